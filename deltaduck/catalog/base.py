@@ -1,0 +1,138 @@
+"""What every catalog does alike: named statements, migrations, transactions. Adapters add a driver."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pyarrow as pa
+
+from deltaduck import statements
+from deltaduck.errors import CatalogError
+
+Params = Mapping[str, Any]
+log = logging.getLogger("deltaduck.catalog")
+
+
+class Catalog(ABC):
+    """One open catalog database. Used from many threads; a transaction belongs to one thread."""
+
+    database: str  # directory of overrides in sql/
+    name: str  # for messages, without secrets
+    home: str | None = None  # directory beside which data files go by default
+    durable_marks = True  # record a publication at once, rather than with the next commit
+
+    # --- the driver's part
+
+    @abstractmethod
+    def fetch(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
+        """Rows of a query with ``:name`` parameters."""
+
+    @abstractmethod
+    def fetch_arrow(self, sql: str, params: Params | None = None) -> pa.Table:
+        """The same, as Arrow."""
+
+    @abstractmethod
+    def execute(self, sql: str, params: Params | None = None) -> None:
+        """Run a statement that answers nothing."""
+
+    @abstractmethod
+    def ingest(self, table: str, rows: pa.Table) -> None:
+        """Append Arrow rows to a table, columns matched by name."""
+
+    @abstractmethod
+    def staged(self, name: str, rows: pa.Table) -> AbstractContextManager[None]:
+        """Show Arrow rows to SQL as a table of that name, for a while, inside a transaction."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """A write transaction of this thread: commits at the end, rolls back on an exception."""
+
+    @abstractmethod
+    def snapshot(self) -> AbstractContextManager[None]:
+        """A read transaction of this thread: every query in it sees one point of the catalog."""
+
+    @abstractmethod
+    def has_table(self, table: str) -> bool:
+        """Is there a table of that name?"""
+
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Does the database hold no table at all?"""
+
+    @abstractmethod
+    def engine(self) -> Any:
+        """A new DuckDB connection for reading and writing data files."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    # --- the common part
+
+    def sql(self, statement: str) -> str:
+        return statements.load(self.database)[statement]
+
+    def rows(self, statement: str, **params: Any) -> list[tuple[Any, ...]]:
+        """Rows of a named statement."""
+        return self.fetch(self.sql(statement), params)
+
+    def arrow(self, statement: str, **params: Any) -> pa.Table:
+        """Arrow table of a named statement."""
+        return self.fetch_arrow(self.sql(statement), params)
+
+    def run(self, statement: str, **params: Any) -> None:
+        """Run a named statement."""
+        self.execute(self.sql(statement), params)
+
+    def open(self, storage: str | None) -> str:
+        """Create or migrate the schema where needed; the lake's storage root."""
+        newest = max(version for version, _ in statements.migrations())
+        if not self.has_table("dl_lake"):
+            if not self.is_empty():
+                raise CatalogError(
+                    f"{self.name} holds other tables and is no deltaduck catalog: give a new file or an empty database"
+                )
+            if storage is None:
+                raise CatalogError(f"{self.name} is new: say where data files go with storage=...")
+            with self.transaction():
+                self._migrate(0)
+                self.run("insert_lake", lake_id=str(uuid.uuid4()), schema_version=newest, storage=storage, now_ms=now_ms())
+            return storage
+        ((found, root),) = self.rows("read_lake")
+        if found > newest:
+            raise CatalogError(
+                f"{self.name} was written by a newer deltaduck (catalog schema {found}; {newest} is known here): upgrade deltaduck"
+            )
+        if found < newest:
+            with self.transaction():
+                self._migrate(found)
+                self.run("set_schema_version", schema_version=newest)
+        return str(root)
+
+    def _migrate(self, found: int) -> None:
+        for version, script in statements.migrations():
+            if version > found:
+                log.info("migrating %s to catalog schema %s", self.name, version)
+                for statement in statements.split(script):
+                    self.execute(statement)
+        self.create_views()
+
+    def create_views(self) -> None:
+        """(Re)create the shipped views; they are derived from the tables."""
+        for name, sql in statements.load(self.database).items():
+            if name.startswith("view_"):
+                self.execute(f"DROP VIEW IF EXISTS {name.removeprefix('view_')}")
+                self.execute(sql)
+        lines = [sql for name, sql in statements.load(self.database).items() if name.startswith("line_")]
+        self.execute("DROP VIEW IF EXISTS dl_log_lines")
+        self.execute("CREATE VIEW dl_log_lines AS " + " UNION ALL ".join(lines))
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch, by this machine's clock."""
+    return time.time_ns() // 1_000_000

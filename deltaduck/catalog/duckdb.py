@@ -1,0 +1,148 @@
+"""The catalog in a DuckDB file: one writing process, many threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from deltaduck import statements
+from deltaduck.catalog.base import Catalog, Params, log
+from deltaduck.errors import CatalogError
+
+# Every DuckDB since 1.2 reads and writes this format; the newest's own is closed to older clients.
+STORAGE_VERSION = "v1.2.0"
+
+_locks: dict[str, threading.RLock] = {}
+_locks_guard = threading.Lock()
+
+
+class DuckDBCatalog(Catalog):
+    """`path` is a file, created when absent, or ``:memory:``."""
+
+    database = "duckdb"
+    durable_marks = False  # no other process can look, and a WAL sync per mark would double the cost of a commit
+
+    def __init__(self, path: str) -> None:
+        memory = path == ":memory:"
+        path = path if memory else os.path.abspath(os.path.expanduser(path))
+        self.name = f"DuckDB catalog {path}"
+        self.home = None if memory else os.path.splitext(path)[0]
+        self._local = threading.local()
+        with self._translated():
+            if not memory and not os.path.exists(path):
+                _create(path)
+            self._connection = duckdb.connect(path)
+        # DuckDB lets one process in: threads of it, whatever Lake they use, take turns to commit
+        with _locks_guard:
+            self._lock = threading.RLock() if memory else _locks.setdefault(path, threading.RLock())
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        cursor: duckdb.DuckDBPyConnection | None = getattr(self._local, "cursor", None)
+        if cursor is None:
+            cursor = self._local.cursor = self._connection.cursor()
+        return cursor
+
+    def fetch(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
+        with self._translated():
+            return self._run(sql, params).fetchall()
+
+    def fetch_arrow(self, sql: str, params: Params | None = None) -> pa.Table:
+        log.debug("%s %s", sql, params)
+        with self._translated():
+            # a relation answers Arrow without a copy of the rows
+            return self._cursor().sql(statements.bind(sql, "$%s"), params=_used(sql, params)).to_arrow_table()
+
+    def execute(self, sql: str, params: Params | None = None) -> None:
+        with self._translated():
+            self._run(sql, params)
+
+    def _run(self, sql: str, params: Params | None) -> duckdb.DuckDBPyConnection:
+        log.debug("%s %s", sql, params)
+        if params:
+            return self._cursor().execute(statements.bind(sql, "$%s"), _used(sql, params))
+        return self._cursor().execute(sql)
+
+    def ingest(self, table: str, rows: pa.Table) -> None:
+        with self.staged("dl_ingested_rows", rows):
+            self.execute(f"INSERT INTO {table} BY NAME SELECT * FROM dl_ingested_rows")
+
+    @contextmanager
+    def staged(self, name: str, rows: pa.Table) -> Iterator[None]:
+        cursor = self._cursor()
+        cursor.register(name, rows)
+        try:
+            yield
+        finally:
+            cursor.unregister(name)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self._lock, self.snapshot():
+            yield
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        self.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self.execute("ROLLBACK")
+            raise
+        self.execute("COMMIT")
+
+    def has_table(self, table: str) -> bool:
+        return bool(self.fetch("SELECT 1 FROM duckdb_tables() WHERE table_name = :table AND NOT internal", {"table": table}))
+
+    def is_empty(self) -> bool:
+        return not self.fetch("SELECT 1 FROM duckdb_tables() WHERE NOT internal AND NOT temporary LIMIT 1")
+
+    def engine(self) -> duckdb.DuckDBPyConnection:
+        with self._translated():
+            return self._connection.cursor()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as e:
+            raise CatalogError(_explain(self.name, e)) from e
+
+
+def _used(sql: str, params: Params | None) -> dict[str, Any]:
+    """DuckDB refuses parameters that the statement does not name."""
+    names = statements.parameters(sql)
+    return {k: v for k, v in (params or {}).items() if k in names}
+
+
+def _create(path: str) -> None:
+    if not os.path.isdir(os.path.dirname(path)):
+        raise CatalogError(f"cannot create DuckDB catalog {path}: its directory does not exist")
+    with duckdb.connect() as scratch:
+        name = str(Path(path)).replace("'", "''")
+        scratch.execute(f"ATTACH '{name}' AS created (STORAGE_VERSION '{STORAGE_VERSION}')")
+        scratch.execute("DETACH created")
+
+
+def _explain(name: str, error: duckdb.Error) -> str:
+    text = str(error)
+    first = text.splitlines()[0] if text else type(error).__name__
+    if "Could not set lock" in text or "Conflicting lock" in text:
+        return (
+            f"{name} is in use by another process, and DuckDB lets one in at a time: close it there, or keep the catalog "
+            "in SQLite (lake.sqlite: many processes on one machine) or PostgreSQL (postgresql://...: many machines)"
+        )
+    if "not a valid DuckDB database file" in text:
+        return f"{name} is not a DuckDB database: give another file name"
+    if "is not a directory" in text or "Permission denied" in text or "read-only" in text.lower():
+        return f"{name} cannot be opened for writing: {first}"
+    return f"{name}: {first}"

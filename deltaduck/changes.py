@@ -1,0 +1,70 @@
+"""What a transaction does to one table, before it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+
+from deltaduck.predicate import Condition
+from deltaduck.protocol.stats import SkipColumn
+from deltaduck.snapshot import Snapshot
+
+
+@dataclass
+class Change:
+    """The staged actions of one table.
+
+    base: the snapshot that was read; None when the table is new. after: the table as it will be.
+    adds: one row per new file (`parquet.write_files`). removes: (version, action_order) of live files that go.
+    reads: what was read, as conditions on the skip index. A commit without reads and removes is a blind append.
+    """
+
+    base: Snapshot | None
+    after: Snapshot
+    skip: list[SkipColumn]
+    adds: list[pa.Table] = field(default_factory=list)
+    removes: list[pa.Table] = field(default_factory=list)
+    reads: list[Condition] = field(default_factory=list)
+    app_transactions: dict[str, int] = field(default_factory=dict)
+    operation: str = "WRITE"
+    parameters: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, int] = field(default_factory=dict)
+    user_metadata: str | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+    dropped: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.after.name
+
+    @property
+    def replaces_metadata(self) -> bool:
+        """Does it change schema, partitioning, properties or protocol?"""
+        a, b = self.base, self.after
+        return a is None or (a.schema, a.partition_columns, dict(a.configuration), a.protocol, a.description) != (
+            b.schema, b.partition_columns, dict(b.configuration), b.protocol, b.description,
+        )  # fmt: skip
+
+    @property
+    def replaces_layout(self) -> bool:
+        """Will its files hold other columns than those before?"""
+        a, b = self.base, self.after
+        return a is None or (a.schema, a.partition_columns) != (b.schema, b.partition_columns)
+
+    @property
+    def changes_nothing(self) -> bool:
+        return not (self.adds or self.removes or self.app_transactions or self.replaces_metadata or self.dropped)
+
+    def removed_keys(self) -> pa.Table | None:
+        """All (version, action_order) that go; None when nothing does."""
+        return pa.concat_tables(self.removes) if self.removes else None
+
+    def added_files(self) -> pa.Table | None:
+        """All new files as one table; None when there is none."""
+        return pa.concat_tables(self.adds, promote_options="default") if self.adds else None
+
+    def restaged(self, after: Snapshot, skip: list[SkipColumn]) -> Change:
+        """The same change on the way to another schema."""
+        return replace(self, after=after, skip=skip)

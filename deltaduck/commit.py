@@ -1,0 +1,206 @@
+"""Staged changes → rows of the catalog, all in one transaction."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deltaduck import conflicts, row_views, skip_index, storage
+from deltaduck._version import __version__
+from deltaduck.catalog import Catalog
+from deltaduck.catalog.base import now_ms
+from deltaduck.changes import Change
+from deltaduck.errors import CommitConflictError, TableExistsError, TableNotFoundError
+from deltaduck.protocol import log
+from deltaduck.protocol.schema import to_json
+from deltaduck.snapshot import Snapshot
+
+ADD_COLUMNS = ["path", "partition_values", "size", "modification_time", "data_change", "stats", "num_records"]
+KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc", "remove", "add")
+
+
+@dataclass(frozen=True)
+class Committed:
+    """One table's part of a commit that has happened. kinds: which actions it holds, by name of their log line."""
+
+    table_id: int
+    name: str
+    location: str
+    version: int
+    commit_ms: int
+    is_checkpoint: bool
+    kinds: tuple[str, ...]
+
+
+def apply(catalog: Catalog, changes: Sequence[Change], isolation: str | None = None) -> list[Committed]:
+    """Write all changes, inside a catalog transaction of the caller's.
+
+    Tables are locked in the order of their ids; each is checked against the commits since the version it read.
+    CommitConflictError, TableExistsError, TableNotFoundError: the caller's transaction must roll back.
+    """
+    commit_id = str(uuid.uuid4())
+    existing = sorted((c for c in changes if c.base is not None), key=lambda c: c.after.table_id)
+    states = [(c, *_lock(catalog, c, isolation)) for c in existing]
+    commit_ms = max([now_ms(), *(last + 1 for _, _, last in states)])
+    done = []
+    for change, current, _ in states:
+        if change.dropped:
+            catalog.run("drop_table", table_id=change.after.table_id, now_ms=commit_ms)
+            skip_index.drop(catalog, change.after.table_id)
+            row_views.drop(catalog, change.after)
+        elif not change.changes_nothing:
+            done.append(_write(catalog, change, change.after.table_id, current + 1, commit_ms, commit_id, isolation))
+    for change in changes:
+        if change.base is None:
+            table_id = _create(catalog, change, commit_ms)
+            done.append(_write(catalog, change, table_id, 0, commit_ms, commit_id, isolation))
+    return done
+
+
+def _lock(catalog: Catalog, change: Change, isolation: str | None) -> tuple[int, int]:
+    """(current version, time of the last commit) of a table, after checking for conflicts."""
+    base = change.base
+    assert base is not None
+    rows = catalog.rows("lock_table", table_id=base.table_id)
+    if not rows or rows[0][1]:
+        raise TableNotFoundError(f"table {base.name!r} was dropped after this transaction read it; nothing was committed")
+    ((current, _, last_ms),) = rows
+    if current != base.version:
+        level = isolation or base.configuration.get("delta.isolationLevel", "WriteSerializable")
+        if change.dropped:
+            raise CommitConflictError(
+                base.name, base.version, current, "it was changed after this transaction decided to drop it"
+            )
+        conflicts.check(catalog, change, current, serializable=level == "Serializable")
+    return current, last_ms
+
+
+def _create(catalog: Catalog, change: Change, commit_ms: int) -> int:
+    after = change.after
+    if catalog.rows("head", name_key=after.name.lower()):
+        raise TableExistsError(f"table {after.name!r} exists already; use mode='append' or 'overwrite', or another name")
+    ((table_id,),) = catalog.rows("next_table_id")
+    if catalog.rows("location_taken", location=after.location)[0][0] or storage.exists(after.location, log.commit_file(0)):
+        raise TableExistsError(f"there is a Delta table at {after.location} already; choose another location for {after.name!r}")
+    catalog.run(
+        "insert_table",
+        table_id=table_id,
+        table_name=after.name,
+        name_key=after.name.lower(),
+        location=after.location,
+        now_ms=commit_ms,
+    )
+    skip_index.create(catalog, table_id, change.skip)
+    return int(table_id)
+
+
+def _write(
+    catalog: Catalog, change: Change, table_id: int, version: int, commit_ms: int, commit_id: str, isolation: str | None
+) -> Committed:
+    after, base = change.after, change.base
+    scope = {"table_id": table_id, "version": version}
+    adds, removes = change.added_files(), change.removed_keys()
+    kinds = ["commit_info"]
+    next_order = 3
+    if base is None or base.protocol != after.protocol:
+        kinds.append("protocol")
+        _insert_protocol(catalog, scope, after)
+    if change.replaces_metadata:
+        kinds.append("metadata")
+        _insert_metadata(catalog, scope, after, commit_ms)
+    for app_id, app_version in change.app_transactions.items():
+        kinds[2:] = [k for k in kinds[2:] if k != "txn"] + ["txn"]
+        catalog.run("insert_txn", **scope, action_order=next_order, app_id=app_id, app_version=app_version, commit_ms=commit_ms)
+        next_order += 1
+    if removes is not None and removes.num_rows:
+        kinds.append("remove")
+        _remove(catalog, change, scope, removes, next_order, commit_ms)
+        next_order += removes.num_rows
+    if base is not None and change.replaces_metadata:
+        skip_index.redefine(catalog, table_id, change.skip)
+    if adds is not None and adds.num_rows:
+        kinds.append("add")
+        _add(catalog, scope, adds, next_order, skip_index.names(change.skip))
+    interval = int(after.configuration.get("delta.checkpointInterval", "10"))
+    is_checkpoint = version > 0 and version % interval == 0
+    blind = base is not None and not change.reads and not change.removes and not change.replaces_metadata
+    catalog.run(
+        "insert_version", **scope, commit_ms=commit_ms, commit_id=commit_id, read_version=base.version if base else None,
+        operation=change.operation, operation_parameters=json.dumps(change.parameters, ensure_ascii=False),
+        operation_metrics=json.dumps({k: str(v) for k, v in _metrics(change, adds, removes).items()}),
+        isolation_level=isolation or after.configuration.get("delta.isolationLevel", "WriteSerializable"),
+        is_blind_append=blind, engine_info=f"{skip_index.ENGINE}/{__version__}", user_name=_user(),
+        user_metadata=change.user_metadata, extra=json.dumps(dict(change.extra), ensure_ascii=False) if change.extra else None,
+    )  # fmt: skip
+    catalog.run("advance_table", **scope, uniform_since=version if change.replaces_layout else None, adds="add" in kinds)
+    catalog.run("insert_outbox", **scope, is_checkpoint=is_checkpoint)
+    if change.replaces_metadata or ("add" in kinds and not after.has_files):
+        row_views.publish(catalog, after, table_id, has_files=after.has_files or "add" in kinds)
+    return Committed(table_id, after.name, after.location, version, commit_ms, is_checkpoint, tuple(kinds))
+
+
+def _insert_protocol(catalog: Catalog, scope: dict[str, int], after: Snapshot) -> None:
+    p = after.protocol
+    catalog.run(
+        "insert_protocol", **scope, min_reader_version=p.min_reader_version, min_writer_version=p.min_writer_version,
+        reader_features=None if p.reader_features is None else json.dumps(p.reader_features),
+        writer_features=None if p.writer_features is None else json.dumps(p.writer_features),
+    )  # fmt: skip
+
+
+def _insert_metadata(catalog: Catalog, scope: dict[str, int], after: Snapshot, commit_ms: int) -> None:
+    catalog.run(
+        "insert_metadata", **scope, id=after.metadata_id, name=after.metadata_name, description=after.description,
+        schema_string=to_json(after.schema), partition_columns=json.dumps(after.partition_columns, ensure_ascii=False),
+        configuration=json.dumps(dict(after.configuration), ensure_ascii=False, sort_keys=True),
+        created_time=after.created_ms if after.created_ms is not None else commit_ms,
+    )  # fmt: skip
+
+
+def _remove(catalog: Catalog, change: Change, scope: dict[str, int], removes: pa.Table, first_order: int, commit_ms: int) -> None:
+    with catalog.staged("dl_staged_removes", removes):
+        catalog.run("insert_removes", **scope, first_order=first_order - 1, commit_ms=commit_ms, data_change=True)
+        catalog.run("close_intervals", **scope)
+    ((count,),) = catalog.rows("count_removes", **scope)
+    if count != removes.num_rows:  # a file to remove is gone: only a conflict check that missed something gets here
+        raise CommitConflictError(change.name, scope["version"] - 1, scope["version"] - 1, "files it removes are gone")
+
+
+def _add(catalog: Catalog, scope: dict[str, int], adds: pa.Table, first_order: int, skip_names: list[str]) -> None:
+    n = adds.num_rows
+    order = pa.array(np.arange(first_order, first_order + n, dtype=np.int64))
+    version = pa.repeat(pa.scalar(scope["version"], pa.int64()), n)
+    files = adds.select(ADD_COLUMNS).append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
+    catalog.ingest("dl_add_files", files.append_column("version", version).append_column("action_order", order))
+    index = adds.select(skip_names).append_column("version", version).append_column("action_order", order)
+    catalog.ingest(f"dl_skip_{scope['table_id']}", index)
+
+
+def _metrics(change: Change, adds: pa.Table | None, removes: pa.Table | None) -> dict[str, int]:
+    """operationMetrics: what was counted on the way, and what the files say."""
+    out = dict(change.metrics)
+    if adds is not None:
+        out |= {
+            "numFiles": adds.num_rows,
+            "numOutputRows": pc.sum(adds["num_records"]).as_py() or 0,
+            "numOutputBytes": pc.sum(adds["size"]).as_py() or 0,
+        }
+    if removes is not None:
+        out["numRemovedFiles"] = removes.num_rows
+    return out
+
+
+@cache
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return None

@@ -1,0 +1,34 @@
+"""May a commit that read version r follow the versions after r? Answered in SQL, from what it read."""
+
+from __future__ import annotations
+
+from deltaduck.catalog import Catalog
+from deltaduck.changes import Change
+from deltaduck.errors import CommitConflictError
+
+
+def check(catalog: Catalog, change: Change, actual: int, *, serializable: bool) -> None:
+    """CommitConflictError when `change` cannot be committed after version `actual`.
+
+    A commit that read nothing conflicts only with changes of schema, properties or protocol, and with its own
+    application. One that read files conflicts with whoever removed a file it read, or added one it should have read.
+    """
+    base = change.base
+    assert base is not None
+    scope = {"table_id": base.table_id, "read_version": base.version}
+
+    def conflict(reason: str) -> CommitConflictError:
+        return CommitConflictError(base.name, base.version, actual, reason)
+
+    for app_id in [*change.app_transactions] or [""]:
+        if found := catalog.rows("first_conflict", **scope, app_id=app_id):
+            raise conflict(f"{found[0][1]} in version {found[0][0]}")
+    if change.replaces_metadata:
+        raise conflict("this commit changes its schema or properties, and must see every other commit")
+    for condition in change.reads:
+        join = f"JOIN dl_skip_{base.table_id} s ON s.version = a.version AND s.action_order = a.action_order"
+        for name, what in (("conflicting_remove", "removed"), ("conflicting_add", "added")):
+            sql = catalog.sql(name).format(skip_join=join, condition=condition.sql)
+            ((version,),) = catalog.fetch(sql, {**scope, **condition.params, "serializable": serializable})
+            if version is not None:
+                raise conflict(f"version {version} {what} rows that this commit read")

@@ -1,0 +1,129 @@
+"""What a user hands in as rows, as something DuckDB can select from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from deltaduck.errors import QueryError, SchemaMismatchError
+from deltaduck.protocol.schema import DataType, Field, Struct, check_names, from_duckdb, quote, with_nullability
+
+_names = (f"dl_frame_{n}" for n in itertools.count())
+
+
+@dataclass
+class Source:
+    """Rows to write: a FROM item on a DuckDB connection, and the columns it has."""
+
+    connection: Any
+    from_sql: str
+    columns: list[str]
+    types: list[Any]  # DuckDBPyType
+    arrow: pa.Schema | None = None  # NOT NULL marks, when the frame has any
+
+    def schema(self) -> Struct:
+        """The Delta schema that a table made of these rows gets."""
+        schema = Struct(tuple(Field(n, from_duckdb(t, n)) for n, t in zip(self.columns, self.types, strict=True)))
+        check_names(schema)
+        return with_nullability(schema, self.arrow) if self.arrow is not None else schema
+
+    def given(self) -> dict[str, DataType | None]:
+        """The Delta type of every column; None for a column of untyped NULLs."""
+        return {
+            n: None if str(t) in ('"NULL"', "NULL") else from_duckdb(t, n) for n, t in zip(self.columns, self.types, strict=True)
+        }
+
+    def typed_schema(self) -> Struct:
+        """The columns whose type is known, all nullable: what may be added to a table."""
+        return Struct(tuple(Field(n, t) for n, t in self.given().items() if t is not None))
+
+
+def open_frame(connection: Any, frame: Any) -> Source:
+    """Make `frame` readable on `connection`: pyarrow, Polars (lazy too), pandas, a DuckDB relation, anything that
+    speaks the Arrow C stream, or rows as dicts. Streams stay streams.
+
+    SchemaMismatchError when it is no frame.
+    """
+    data, arrow = _as_arrow(frame)
+    name = next(_names)
+    connection.register(name, data)
+    return from_query(connection, f"SELECT * FROM {name}", arrow)
+
+
+def from_query(connection: Any, query: str, arrow: pa.Schema | None = None) -> Source:
+    """The rows of a query on `connection`."""
+    relation = connection.sql(query)
+    if relation is None:
+        raise QueryError("the statement returns no rows to write: give a SELECT")
+    columns = list(relation.columns)
+    if len({c.lower() for c in columns}) < len(columns):
+        twice = sorted({c for c in columns if [x.lower() for x in columns].count(c.lower()) > 1})
+        raise SchemaMismatchError(f"columns {', '.join(map(repr, twice))} stand more than once in the rows: rename them")
+    return Source(connection, f"({query})", columns, list(relation.types), arrow)
+
+
+def is_frame(value: Any) -> bool:
+    """Is it something that a FROM clause may name?"""
+    kind = f"{type(value).__module__.split('.')[0]}.{type(value).__name__}"
+    return isinstance(value, pa.Table | pa.RecordBatchReader | pa.RecordBatch) or kind in (
+        "polars.LazyFrame", "polars.DataFrame", "pandas.DataFrame",
+    ) or kind.endswith("DuckDBPyRelation")  # fmt: skip
+
+
+def _as_arrow(frame: Any) -> tuple[Any, pa.Schema | None]:
+    if isinstance(frame, pa.Table | pa.RecordBatchReader):
+        return frame, frame.schema
+    if isinstance(frame, pa.RecordBatch):
+        return pa.Table.from_batches([frame]), frame.schema
+    kind = f"{type(frame).__module__.split('.')[0]}.{type(frame).__name__}"
+    if kind == "polars.LazyFrame":
+        return _polars_batches(frame), None
+    if kind == "polars.DataFrame":
+        return frame.to_arrow(), None
+    if kind == "pandas.DataFrame":
+        return pa.Table.from_pandas(_named(frame), preserve_index=False), None
+    if kind.endswith("DuckDBPyRelation"):
+        return frame.to_arrow_reader(), None
+    if hasattr(frame, "__arrow_c_stream__"):
+        reader = pa.RecordBatchReader.from_stream(frame)
+        return reader, reader.schema
+    if isinstance(frame, dict) and frame:
+        return pa.table(frame), None
+    if isinstance(frame, list) and frame and all(isinstance(row, dict) for row in frame):
+        return pa.Table.from_pylist(frame), None
+    raise SchemaMismatchError(
+        f"cannot write a {type(frame).__name__}: give a pyarrow, Polars or pandas frame, a DuckDB relation, "
+        "a SQL string, or a list of dicts"
+    )
+
+
+def _named(frame: Any) -> Any:
+    if all(isinstance(c, str) for c in frame.columns):
+        return frame
+    return frame.rename(columns=str)
+
+
+def _polars_batches(frame: Any) -> pa.RecordBatchReader:
+    """Stream a LazyFrame, so that more than memory can be written."""
+    batches: Iterator[Any] = iter(frame.collect_batches(chunk_size=122_880))
+    first = next(batches, None)
+    if first is None:
+        return frame.collect().to_arrow().to_reader()
+    head = first.to_arrow()
+    tables = itertools.chain([head], (batch.to_arrow() for batch in batches))
+    return pa.RecordBatchReader.from_batches(head.schema, (b for table in tables for b in table.cast(head.schema).to_batches()))
+
+
+def release(source: Source) -> None:
+    """Let go of a frame opened on a connection that goes on living."""
+    name = source.from_sql.removeprefix("(SELECT * FROM ").removesuffix(")")
+    if name.startswith("dl_frame_"):
+        source.connection.unregister(name)
+
+
+def columns_sql(names: list[str]) -> str:
+    return ", ".join(quote(n) for n in names)

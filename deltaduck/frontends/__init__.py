@@ -1,0 +1,1 @@
+"""The ways in: SQL text, functions on a DuckDB connection, the command line."""

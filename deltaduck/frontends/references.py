@@ -1,0 +1,178 @@
+"""Which tables a query names, where in its text, and what it asks of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import sqlglot
+from sqlglot import Token, TokenType, exp
+from sqlglot.errors import SqlglotError
+from sqlglot.optimizer.scope import Scope, traverse_scope
+
+from deltaduck import predicate
+from deltaduck.errors import QueryError
+
+
+@dataclass
+class Reference:
+    """A table in a FROM clause: its name, its place in the text (end exclusive), its AT clause, its predicates.
+
+    where: conjuncts that every row it contributes must satisfy; qualifier: how they may name the table.
+    """
+
+    name: str
+    schema: str
+    start: int
+    end: int
+    has_alias: bool
+    qualifier: str
+    version: str | None = None
+    timestamp: str | None = None
+    where: list[exp.Expr] = field(default_factory=list)
+
+    def condition(self) -> exp.Expr | None:
+        return exp.and_(*(w.copy() for w in self.where)) if self.where else None
+
+
+def parse(text: str) -> list[exp.Expr]:
+    """The statements of `text`. SqlglotError when there is something sqlglot does not know."""
+    return [e for e in sqlglot.parse(text, read="duckdb") if e is not None]
+
+
+def find(text: str, tree: exp.Expr, columns_of: Callable[[str], set[str] | None]) -> list[Reference]:
+    """The tables that a query reads, without the names that its own CTEs define.
+
+    columns_of: lower-case column names of a table, by which an unqualified column finds its table; None if unknown.
+    """
+    tokens = _Tokens(text)
+    scoped = {id(table): local for local in _sources(tree) for table in [local.table]}
+    ctes = {c.alias.lower() for c in tree.find_all(exp.CTE)}
+    found = []
+    for table in tree.find_all(exp.Table):
+        if not isinstance(table.this, exp.Identifier) or table.args.get("catalog"):
+            continue
+        source = scoped.get(id(table))
+        if source is None and not table.db and table.name.lower() in ctes:
+            continue
+        reference = _reference(table, tokens)
+        if source is not None:
+            reference.where = list(_conjuncts(source, columns_of))
+        found.append(reference)
+    return sorted(found, key=lambda r: r.start)
+
+
+def _reference(table: exp.Table, tokens: _Tokens) -> Reference:
+    first, last = table.parts[0], table.parts[-1]
+    start, name_end = first.meta["start"], last.meta["end"] + 1
+    end, kind, value = tokens.at_clause(name_end)
+    return Reference(
+        table.name, table.db, start, end, bool(table.alias), table.alias or table.name,
+        value if kind == "VERSION" else None, value if kind == "TIMESTAMP" else None,
+    )  # fmt: skip
+
+
+class _Tokens:
+    """The text's tokens, to find what stands behind a table's name."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens: list[Token] = sqlglot.tokenize(text, read="duckdb")
+
+    def at_clause(self, position: int) -> tuple[int, str | None, str | None]:
+        """(end of the reference, VERSION or TIMESTAMP, its expression) for ``AT (VERSION => x)`` behind `position`."""
+        rest = [t for t in self.tokens if t.start >= position]
+        if len(rest) < 5 or rest[0].text.upper() != "AT" or rest[1].token_type is not TokenType.L_PAREN:
+            return position, None, None
+        kind = rest[2].text.upper()
+        if kind not in ("VERSION", "TIMESTAMP") or rest[3].token_type is not TokenType.FARROW:
+            raise QueryError("AT takes (VERSION => n) or (TIMESTAMP => t)")
+        depth = 0
+        for token in rest[1:]:
+            depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
+            if depth == 0:
+                return token.end + 1, kind, self.text[rest[3].end + 1 : token.start].strip()
+        raise QueryError("the parenthesis of AT is not closed")
+
+
+@dataclass
+class _Source:
+    table: exp.Table
+    name: str
+    scope: Scope
+
+
+def _sources(tree: exp.Expr) -> Iterator[_Source]:
+    roots = [tree] if isinstance(tree, exp.Query) else [q for q in tree.find_all(exp.Query) if not q.find_ancestor(exp.Query)]
+    for root in roots:
+        try:
+            scopes = traverse_scope(root)
+        except SqlglotError:  # a shape that the scope analysis does not know: read without pruning
+            continue
+        for scope in scopes:
+            for name, source in scope.sources.items():
+                if isinstance(source, exp.Table) and isinstance(scope.expression, exp.Select):
+                    yield _Source(source, name, scope)
+
+
+def _conjuncts(source: _Source, columns_of: Callable[[str], set[str] | None]) -> Iterator[exp.Expr]:
+    """Conditions of the WHERE and of joins that every row of `source` must meet to matter to the result."""
+    select = source.scope.expression
+    joins = select.args.get("joins") or []
+    methods = {(j.method or "").upper() for j in joins}
+    if source.table.args.get("pivots") or source.table.args.get("sample") or methods - {"", "NATURAL", "ASOF"}:
+        return  # what comes of the rows depends on rows that the WHERE would drop
+    position = next((i for i, j in enumerate(joins) if j.this is source.table), None)
+    kept_from_here = position is None or _keeps_only_matches(joins[position])
+    outer_later = any(j.side in ("RIGHT", "FULL") for j in (joins if position is None else joins[position + 1 :]))
+    own_outer = position is not None and (bool(joins[position].side) or (joins[position].method or "").upper() == "ASOF")
+    candidates: list[exp.Expr] = []
+    where = select.args.get("where")
+    if where is not None and kept_from_here and not outer_later and not own_outer:
+        candidates += predicate.conjuncts(where.this)
+    for i, join in enumerate(joins):
+        if (on := join.args.get("on")) is None or join.side == "FULL" or join.method:
+            continue
+        right, left = i == position, position is None or position < i
+        if (right and join.side != "RIGHT") or (left and not join.side and join.kind in ("", "INNER", "SEMI")):
+            if right and any(j.side in ("RIGHT", "FULL") for j in joins[i + 1 :]):
+                continue
+            if left and any(j.side in ("RIGHT", "FULL") for j in joins):
+                continue
+            if left and position is not None and joins[position].side:
+                continue
+            candidates += predicate.conjuncts(on)
+    others = {name: s for name, s in source.scope.sources.items() if name != source.name}
+    for condition in candidates:
+        if not condition.find(exp.Query) and _only_about(condition, source, others, columns_of):
+            yield condition
+
+
+def _keeps_only_matches(join: exp.Join) -> bool:
+    return not join.side and join.kind in ("", "INNER", "CROSS", "SEMI") and not join.method
+
+
+def _only_about(
+    condition: exp.Expr, source: _Source, others: Mapping[str, object], columns_of: Callable[[str], set[str] | None]
+) -> bool:
+    """Do all columns of `condition` belong to `source`?"""
+    other_names = {name.lower() for name in others}
+    mine = columns_of(source.table.name)
+    for column in condition.find_all(exp.Column):
+        first = column.parts[0].name.lower()
+        if len(column.parts) > 1 and first == source.name.lower():
+            continue
+        if len(column.parts) > 1 and first in other_names:
+            return False
+        if mine is None or first not in mine:
+            return False
+        if others:  # an unqualified name is ours when no other source can have it
+            for other in others.values():
+                theirs = columns_of(other.name) if isinstance(other, exp.Table) else None
+                if theirs is None or first in theirs:
+                    return False
+    return True
+
+
+EXPLAIN = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s+", re.IGNORECASE)

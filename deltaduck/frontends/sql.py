@@ -1,0 +1,290 @@
+"""SQL text: reads become scans over the files that survive pruning, writes go to the write path."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import duckdb
+import pyarrow as pa
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from deltaduck import frames, scan
+from deltaduck.errors import QueryError, UnsupportedFeatureError
+from deltaduck.frontends import references
+from deltaduck.frontends.references import Reference
+from deltaduck.parquet import translate
+from deltaduck.predicate import Condition
+from deltaduck.protocol.schema import quote
+from deltaduck.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from deltaduck.lake import Lake
+
+
+class Reader(Protocol):
+    """Where a statement reads from: the lake as committed, or a transaction's view of it."""
+
+    def find(self, name: str, version: int | None = None, timestamp: Any = None) -> Snapshot | None:
+        """The table; None when the lake has none of that name."""
+
+    def visible(self, snapshot: Snapshot, condition: Condition | None = None) -> pa.Table:
+        """Its files that `condition` keeps."""
+
+    def compile(self, snapshot: Snapshot, where: exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
+        """A predicate on it, as a condition on its skip index."""
+
+    def at_one_point(self) -> Any:
+        """A context in which all of this is asked of one point of the catalog."""
+
+
+def plan(lake: Lake, reader: Reader, text: str, caller: FrameType | None, *, inline: bool = False) -> tuple[str, list[str]]:
+    """`text` with every lake table replaced by a scan, and the variables that the scans need."""
+    try:
+        trees = references.parse(text)
+    except SqlglotError:
+        return text, []  # unknown grammar: DuckDB runs it on the catalog's own views, unpruned
+    if len(trees) != 1 or isinstance(trees[0], exp.Command):
+        return text, []
+    with reader.at_one_point():
+        return _splice(lake, reader, text, trees[0], caller, inline)
+
+
+def _splice(
+    lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: FrameType | None, inline: bool
+) -> tuple[str, list[str]]:
+    seen: dict[str, Snapshot | None] = {}
+
+    def lookup(name: str) -> Snapshot | None:
+        if name not in seen:
+            seen[name] = reader.find(name)
+        return seen[name]
+
+    def columns_of(name: str) -> set[str] | None:
+        snapshot = lookup(name)
+        return None if snapshot is None else {n.lower() for n in snapshot.schema.names}
+
+    pieces: list[str] = []
+    variables: list[str] = []
+    position = 0
+    for reference in references.find(text, tree, columns_of):
+        snapshot = _resolve(lake, reader, reference, lookup)
+        if snapshot is not None:
+            condition = reader.compile(snapshot, reference.condition(), [reference.qualifier])
+            source, names = scan.scan_sql(lake.con, snapshot, reader.visible(snapshot, condition), inline=inline)
+            replacement, variables = f"({source})", variables + names
+        elif caller is not None and (frame := _local_frame(lake, reference, caller)) is not None:
+            replacement = frame
+        else:
+            continue
+        alias = "" if reference.has_alias else f" AS {quote(reference.name)}"
+        pieces += [text[position : reference.start], replacement, alias]
+        position = reference.end
+    return "".join([*pieces, text[position:]]), variables
+
+
+def _resolve(lake: Lake, reader: Reader, reference: Reference, lookup: Any) -> Snapshot | None:
+    if reference.schema and reference.schema.lower() != "main":
+        return None
+    if reference.version is None and reference.timestamp is None:
+        return lookup(reference.name)  # type: ignore[no-any-return]
+    if lookup(reference.name) is None:
+        raise lake.not_found(reference.name)
+    if reference.version is not None:
+        return reader.find(reference.name, version=int(_constant(lake, f"CAST({reference.version} AS BIGINT)")))
+    micros = _constant(lake, f"epoch_us(CAST({reference.timestamp} AS TIMESTAMPTZ))")
+    return reader.find(reference.name, timestamp=micros // 1000)
+
+
+def _constant(lake: Lake, sql: str) -> Any:
+    ((_, value),) = lake.evaluate([sql])
+    if value is None:
+        raise QueryError(f"AT needs a version or a time, not NULL: {sql}")
+    return value
+
+
+def _local_frame(lake: Lake, reference: Reference, caller: FrameType) -> str | None:
+    """A frame in a Python variable of that name, as DuckDB's own client finds it."""
+    if reference.schema or lake.has_native(reference.name):
+        return None
+    frame: FrameType | None = caller
+    while frame is not None:
+        for scope in (frame.f_locals, frame.f_globals):
+            if reference.name in scope and frames.is_frame(scope[reference.name]):
+                return frames.open_frame(lake.con, scope[reference.name]).from_sql
+        frame = frame.f_back
+    return None
+
+
+def execute(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> Any:
+    """Run a reading statement; the DuckDB relation of its rows, or None when it has none."""
+    scan.drop_forgotten(lake.con)
+    prefix = references.EXPLAIN.match(text)
+    head, body = (text[: prefix.end()], text[prefix.end() :]) if prefix else ("", text)
+    planned, variables = plan(lake, reader, body, caller)
+    try:
+        relation = lake.con.sql(head + planned)
+    except duckdb.CatalogException as e:
+        raise _unknown_name(lake, e) from e
+    except duckdb.Error as e:
+        raise translate(e, "the lake") from e
+    if relation is not None:
+        scan.release(lake.con, relation, variables)
+    return relation
+
+
+def _unknown_name(lake: Lake, error: duckdb.Error) -> Exception:
+    text = str(error)
+    if "Table with name" in text:
+        return lake.not_found(text.split("Table with name ")[1].split(" does not exist", maxsplit=1)[0].strip("\"'"))
+    return QueryError(text.strip())
+
+
+def caller_frame() -> FrameType | None:
+    """The frame of the code outside this package that is running."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "deltaduck":
+        frame = frame.f_back
+    return frame
+
+
+# --- statements that write
+
+_TABLE_KINDS = ("TABLE", None)
+
+
+def is_write(lake: Lake, tree: exp.Expr) -> bool:
+    """Does the statement change a table of the lake?"""
+    match tree:
+        case exp.Insert() | exp.Update() | exp.Delete() | exp.Merge():
+            target = _target(tree)
+            return target is not None and not lake.has_native(target.name)
+        case exp.Create():
+            temporary = tree.find(exp.TemporaryProperty) is not None
+            return tree.args.get("kind") == "TABLE" and not temporary
+        case exp.Drop() | exp.Alter():
+            target = _target(tree)
+            return tree.args.get("kind") == "TABLE" and target is not None and not lake.has_native(target.name)
+        case exp.TruncateTable():
+            return True
+    return False
+
+
+def write(lake: Lake, tx: Any, tree: exp.Expr, text: str, caller: FrameType | None) -> Any:
+    """Stage a writing statement in a transaction; a relation that says what changed."""
+    match tree:
+        case exp.Insert():
+            counts = _insert(lake, tx, tree, caller)
+        case exp.Delete() if not tree.args.get("using"):
+            counts = tx.delete(_name(tree), _where(tree))
+        case exp.Update() if not tree.args.get("from_") and not tree.args.get("from"):
+            assignments = {_column(e.this): e.expression.sql("duckdb") for e in tree.expressions}
+            counts = tx.update(_name(tree), assignments, _where(tree))
+        case exp.Create():
+            counts = _create(lake, tx, tree, caller)
+        case exp.Drop():
+            if not (tree.args.get("exists") and tx.find(_name(tree)) is None):
+                tx.drop_table(_name(tree))
+            counts = {}
+        case exp.TruncateTable():
+            counts = tx.delete(tree.expressions[0].name, None)
+        case _:
+            words = " ".join(text.split()[:2]).upper()
+            raise UnsupportedFeatureError(
+                f"{words} ... is not supported on lake tables in this form; "
+                "use INSERT, UPDATE ... WHERE, DELETE ... WHERE or lake.write"
+            )
+    row = ", ".join(f"{int(v)} AS {quote(k)}" for k, v in counts.items()) or "true AS ok"
+    return lake.con.sql(f"SELECT {row}")
+
+
+def _target(tree: exp.Expr) -> exp.Table | None:
+    node = tree.this
+    if isinstance(node, exp.Schema):
+        node = node.this
+    return node if isinstance(node, exp.Table) else None
+
+
+def _name(tree: exp.Expr) -> str:
+    target = _target(tree)
+    if target is None:
+        raise QueryError(f"no table is named: {tree.sql('duckdb')}")
+    return target.name
+
+
+def _column(node: exp.Expr) -> str:
+    if not isinstance(node, exp.Column) or len(node.parts) != 1:
+        raise UnsupportedFeatureError(f"SET {node.sql('duckdb')}: only whole columns can be set")
+    return node.name
+
+
+def _where(tree: exp.Expr) -> str | None:
+    where = tree.args.get("where")
+    return None if where is None else where.this.sql("duckdb")
+
+
+def _insert(lake: Lake, tx: Any, tree: exp.Insert, caller: FrameType | None) -> dict[str, int]:
+    if tree.args.get("returning") or tree.args.get("conflict") or tree.args.get("ignore"):
+        raise UnsupportedFeatureError("INSERT on lake tables takes no RETURNING and no ON CONFLICT")
+    name = _name(tree)
+    snapshot = tx.find(name)
+    if snapshot is None:
+        raise lake.not_found(name)
+    columns = [i.name for i in tree.this.expressions] if isinstance(tree.this, exp.Schema) else None
+    query, variables = plan(lake, tx, tree.expression.sql("duckdb"), caller)
+    if not tree.args.get("by_name"):
+        query = _by_position(lake, query, columns or snapshot.schema.names, name)
+    counts: dict[str, int] = tx.write(
+        name, frames.from_query(lake.con, query), mode="overwrite" if tree.args.get("overwrite") else "append", lenient=True
+    )
+    scan.forget(lake.con, variables)
+    return counts
+
+
+def _by_position(lake: Lake, query: str, columns: list[str], table: str) -> str:
+    """`query` with its columns named after the columns they go into."""
+    width = len(lake.con.sql(query).columns)
+    if width != len(columns):
+        raise QueryError(
+            f"INSERT INTO {table}: the rows have {width} columns, and {len(columns)} are wanted: {', '.join(columns)}"
+        )
+    return f"SELECT * FROM ({query}) AS dl_rows({frames.columns_sql(columns)})"
+
+
+def _create(lake: Lake, tx: Any, tree: exp.Create, caller: FrameType | None) -> dict[str, int]:
+    name = _name(tree)
+    found = tx.find(name) is not None
+    if found and tree.args.get("exists"):
+        return {}
+    replace = found and bool(tree.args.get("replace"))
+    properties = tree.args.get("properties")
+    parts = properties.find(exp.PartitionedByProperty) if properties else None
+    partition_by = [i.name for i in parts.this.expressions] if parts else None
+    if tree.expression is not None:
+        query, variables = plan(lake, tx, tree.expression.sql("duckdb"), caller)
+        how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite"} if replace else {"mode": "error"}
+        counts: dict[str, int] = tx.write(name, frames.from_query(lake.con, query), partition_by=partition_by, **how)
+        scan.forget(lake.con, variables)
+        return counts
+    if replace:
+        raise UnsupportedFeatureError(f"CREATE OR REPLACE TABLE {name} needs AS SELECT: the table exists")
+    if not isinstance(tree.this, exp.Schema):
+        raise QueryError(f"CREATE TABLE {name} needs columns or AS SELECT")
+    tx.create_table(name, _columns(tree.this), partition_by=partition_by)
+    return {}
+
+
+def _columns(schema: exp.Schema) -> dict[str, str]:
+    columns = {}
+    for column in schema.expressions:
+        if not isinstance(column, exp.ColumnDef):
+            raise UnsupportedFeatureError(f"table constraint {column.sql('duckdb')} is not supported: leave it out")
+        kinds = [c.args["kind"] for c in column.constraints]
+        if other := [k for k in kinds if not isinstance(k, exp.NotNullColumnConstraint)]:
+            raise UnsupportedFeatureError(f"column {column.name!r}: {other[0].sql('duckdb')} is not supported: leave it out")
+        required = any(not k.args.get("allow_null") for k in kinds)
+        columns[column.name] = column.args["kind"].sql("duckdb") + (" NOT NULL" if required else "")
+    return columns

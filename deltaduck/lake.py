@@ -1,0 +1,292 @@
+"""A lake: a catalog, the storage below it, and a DuckDB to run queries."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import html
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType, TracebackType
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from deltaduck import commit as commits
+from deltaduck import frames, parquet, storage
+from deltaduck import predicate as predicates
+from deltaduck import snapshot as snapshots
+from deltaduck.catalog import Catalog
+from deltaduck.catalog.duckdb import DuckDBCatalog
+from deltaduck.changes import Change
+from deltaduck.commit import Committed
+from deltaduck.errors import CommitConflictError, TableNotFoundError, UnsupportedFeatureError
+from deltaduck.frames import Source
+from deltaduck.frontends import references, sql
+from deltaduck.listing import Listing, utc
+from deltaduck.mirror import Mirror
+from deltaduck.operations.create import place_name
+from deltaduck.predicate import Condition
+from deltaduck.snapshot import Snapshot
+from deltaduck.table import DeltaTable
+from deltaduck.transaction import Transaction
+
+
+class Lake:
+    """Opened by ``deltaduck.connect``. Close it, or use it in a ``with`` block, to let others in."""
+
+    def __init__(self, catalog: Catalog, storage_root: str | None) -> None:
+        self.catalog = catalog
+        default = f"{catalog.home}.delta" if catalog.home else None
+        root = storage_root or default
+        self.storage = catalog.open(storage.normalize(root) if root else None)
+        self.con = catalog.engine()  # where queries run; relations of lake.sql belong to it
+        self.mirror = Mirror(catalog, catalog.engine)
+        self._closed = False
+
+    # --- reading
+
+    def sql(self, query: str) -> Any:
+        """Run SQL; the DuckDB relation of its rows.
+
+        Tables of the lake are read through the catalog: files that a WHERE rules out are never opened, and
+        ``orders AT (VERSION => 3)`` or ``AT (TIMESTAMP => '2024-01-01')`` reads the past. All tables of a statement are
+        read at one point of the catalog. INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE commit before they return.
+        """
+        return self.run_sql(query, None, sql.caller_frame())
+
+    def table(self, name: str) -> DeltaTable:
+        """A table by name. TableNotFoundError."""
+        return DeltaTable(self, name)
+
+    def tables(self) -> Listing:
+        """Every table: name, version, committed, operation, location."""
+        rows = [
+            (name, version, utc(ms), operation, place)
+            for name, _, version, place, ms, operation in self.catalog.rows("list_tables")
+        ]
+        return Listing(["name", "version", "committed", "operation", "location"], rows)
+
+    # --- writing
+
+    def write(
+        self,
+        table: str,
+        frame: Any,
+        mode: str = "append",
+        *,
+        partition_by: Sequence[str] | str | None = None,
+        schema_mode: str | None = None,
+        predicate: str | None = None,
+        configuration: Mapping[str, str] | None = None,
+        description: str | None = None,
+        commit_metadata: str | None = None,
+        app_transaction: tuple[str, int] | None = None,
+    ) -> int:
+        """Write rows, creating the table when absent; the version that holds them.
+
+        frame: pyarrow, Polars (lazy too), pandas, a DuckDB relation, a SQL string, anything that speaks the Arrow C
+        stream, or a list of dicts. Streams are written without being held in memory.
+        mode: "append", "overwrite", "error" (when the table exists) or "ignore" (then do nothing).
+        schema_mode: "merge" adds new columns, "overwrite" replaces the schema (with mode="overwrite").
+        predicate: with mode="overwrite", replace only the rows that match; the new rows must match too.
+        configuration: table properties of a new table (``delta.*`` ones are checked).
+        commit_metadata: text that the history keeps as userMetadata.
+        app_transaction: (application id, its version): the same or an older version commits only once.
+
+        SchemaMismatchError, ConstraintViolationError, TableExistsError, UnsupportedFeatureError, CommitConflictError:
+        nothing has changed then.
+        """
+        options = {
+            "partition_by": [partition_by] if isinstance(partition_by, str) else partition_by, "schema_mode": schema_mode,
+            "predicate": predicate, "configuration": configuration, "description": description,
+            "commit_metadata": commit_metadata, "app_transaction": app_transaction,
+        }  # fmt: skip
+        tx = Transaction(self)
+        try:
+            with tx:
+                tx.write(table, frame, mode, **options)
+        except CommitConflictError:
+            if app_transaction is None or not Transaction(self).is_done(table, app_transaction):
+                raise
+        return tx.committed[-1].version if tx.committed else self.table(table).version()
+
+    def create_table(
+        self,
+        table: str,
+        schema: Any,
+        *,
+        partition_by: Sequence[str] | str | None = None,
+        configuration: Mapping[str, str] | None = None,
+        description: str | None = None,
+        location: str | None = None,
+    ) -> DeltaTable:
+        """Create an empty table. schema: a pyarrow Schema, or {column: "SQL type [NOT NULL]"}.
+
+        location: where its files go, instead of below the lake's storage. TableExistsError, SchemaMismatchError.
+        """
+        parts = [partition_by] if isinstance(partition_by, str) else partition_by
+        with self.begin() as tx:
+            tx.create_table(
+                table, schema, partition_by=parts, configuration=configuration, description=description, location=location
+            )
+        return self.table(table)
+
+    def drop_table(self, table: str) -> None:
+        """Take a table out of the lake. Its data files and its mirrored log stay where they are."""
+        with self.begin() as tx:
+            tx.drop_table(table)
+
+    def begin(self, isolation: str | None = None) -> Transaction:
+        """A transaction over any tables. isolation: "write_serializable" (each table's own setting, unless told) or
+        "serializable": what was only read must not have changed either."""
+        return Transaction(self, isolation)
+
+    # --- the end, and looks
+
+    def close(self) -> None:
+        """Record what has been published and let go of the catalog. Closing twice is no error."""
+        if not self._closed:
+            self._closed = True
+            self.mirror.flush()
+            self.con.close()
+            self.catalog.close()
+
+    def __enter__(self) -> Lake:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<Lake on {self.catalog.name}, closed>"
+        names = [t["name"] for t in self.tables()]
+        return f"<Lake on {self.catalog.name}: {len(names)} tables{': ' + ', '.join(names[:12]) if names else ''}>"
+
+    def _repr_html_(self) -> str:
+        if self._closed:
+            return html.escape(repr(self))
+        return f"<b>Lake on {html.escape(self.catalog.name)}</b>{self.tables()._repr_html_()}"
+
+    # --- what the parts ask of the lake
+
+    def snapshot(self, name: str, version: int | None = None) -> Snapshot:
+        return snapshots.load(self.catalog, name, version)
+
+    def find(self, name: str, version: int | None = None, timestamp: Any = None) -> Snapshot | None:
+        """A table, or None when the lake has none of that name; VersionNotFoundError for a version it never had."""
+        try:
+            if timestamp is not None:
+                at = dt.datetime.fromtimestamp(timestamp / 1000, dt.UTC) if isinstance(timestamp, int) else timestamp
+                version = snapshots.version_at(self.catalog, name, at)
+            return self.snapshot(name, version)
+        except TableNotFoundError:
+            return None
+
+    def visible(self, snapshot: Snapshot, condition: Condition | None = None) -> pa.Table:
+        return snapshots.files(self.catalog, snapshot, condition)
+
+    def compile(self, snapshot: Snapshot, where: exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
+        if where is None:
+            return Condition()
+        columns = snapshots.skip_columns(self.catalog, snapshot.table_id)
+        return predicates.compile_condition(where, columns, self.evaluate, qualifiers)
+
+    @contextlib.contextmanager
+    def at_one_point(self) -> Iterator[None]:
+        with self.catalog.snapshot():
+            yield
+
+    def evaluate(self, constants: Sequence[str]) -> list[tuple[str, Any]]:
+        """(DuckDB type, value) of constant SQL expressions."""
+        items = ", ".join(f"typeof({c}) AS t{i}, {c} AS v{i}" for i, c in enumerate(constants))
+        try:
+            row = self.con.cursor().sql(f"SELECT {items}").to_arrow_table()
+        except duckdb.Error as e:
+            raise parquet.translate(e, "the lake") from e
+        return [(row[f"t{i}"][0].as_py(), row[f"v{i}"][0].as_py()) for i in range(len(constants))]
+
+    def not_found(self, name: str) -> TableNotFoundError:
+        return snapshots.not_found(self.catalog, name)
+
+    def has_native(self, name: str) -> bool:
+        """Is there a table or view of that name in DuckDB that is not one of the lake's?"""
+        if self.find(name) is not None:
+            return False
+        query = (
+            "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = lower($1) "
+            "UNION ALL SELECT 1 FROM duckdb_views() WHERE lower(view_name) = lower($1)"
+        )
+        return bool(self.con.execute(query, [name]).fetchall())
+
+    def place(self, name: str) -> str:
+        """A free directory for a new table."""
+        base = f"{self.storage}/{place_name(name)}"
+        candidate, n = base, 1
+        while self.catalog.rows("location_taken", location=candidate)[0][0]:
+            n += 1
+            candidate = f"{base}-{n}"
+        return candidate
+
+    def open_source(self, frame: Any, reader: Any) -> Source:
+        """Rows to write, from whatever the user gave."""
+        if isinstance(frame, str):
+            query, _ = sql.plan(self, reader, frame, sql.caller_frame())
+            try:
+                return frames.from_query(self.con, query)
+            except duckdb.Error as e:
+                raise parquet.translate(e, "the lake") from e
+        return frames.open_frame(self.con.cursor(), frame)
+
+    def commit(self, changes: Sequence[Change], isolation: str | None) -> list[Committed]:
+        """Commit staged changes and publish them."""
+        changes = [c for c in changes if c.dropped or c.base is None or not c.changes_nothing or c.reads]
+        if all(c.base is not None and c.changes_nothing for c in changes):
+            return []
+        with self.catalog.transaction():
+            self.mirror.mark()
+            done = commits.apply(self.catalog, changes, isolation)
+        self.mirror.publish(done)
+        return done
+
+    def run_sql(self, query: str, tx: Transaction | None, caller: FrameType | None) -> Any:
+        """Run one or more statements, in a transaction or each in its own; what the last one answers."""
+        try:
+            trees = references.parse(query) if not references.EXPLAIN.match(query) else []
+        except SqlglotError:
+            trees = []
+        if len(trees) > 1:
+            result = None
+            for tree in trees:
+                result = self.run_sql(tree.sql("duckdb"), tx, caller)
+            return result
+        if not trees or not sql.is_write(self, trees[0]):
+            if trees and isinstance(trees[0], exp.Transaction | exp.Commit | exp.Rollback):
+                raise UnsupportedFeatureError(
+                    "BEGIN, COMMIT and ROLLBACK are not statements here: use `with lake.begin() as tx:`"
+                )
+            if "dl_mirror" in query.lower():
+                self.mirror.flush()
+            return sql.execute(self, tx or self, query, caller)
+        if tx is not None:
+            return sql.write(self, tx, trees[0], query, caller)
+        with self.begin() as own:
+            return sql.write(self, own, trees[0], query, caller)
+
+
+def connect(target: str | os.PathLike[str] = ":memory:", *, storage: str | os.PathLike[str] | None = None) -> Lake:
+    """Open a lake, creating it when absent.
+
+    target: a DuckDB file (``lake.duckdb``), or ``:memory:``. storage: the directory below which new tables are placed;
+    unless told, ``lake.delta`` beside ``lake.duckdb``. CatalogError when the catalog cannot be opened.
+    """
+    catalog = DuckDBCatalog(os.fspath(target))
+    try:
+        return Lake(catalog, None if storage is None else os.fspath(storage))
+    except BaseException:
+        catalog.close()
+        raise

@@ -1,0 +1,102 @@
+"""Is the published log what the catalog says? Compared set-wise by the engine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from deltaduck import storage
+from deltaduck.catalog import Catalog
+from deltaduck.commit import KINDS
+from deltaduck.mirror.publish import same_actions
+from deltaduck.protocol import log
+from deltaduck.protocol.schema import literal
+from deltaduck.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a comparison found. True when there is no problem; versions and checkpoints say what was compared."""
+
+    table: str
+    versions: int
+    checkpoint: int | None
+    problems: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        scope = f"{self.versions} commits" + (f" and the checkpoint of version {self.checkpoint}" if self.checkpoint else "")
+        verdict = "equal to the catalog" if self else f"{len(self.problems)} problems: " + "; ".join(self.problems)
+        return f"mirror of {self.table!r}: {scope} compared, {verdict}"
+
+
+def verify_table(catalog: Catalog, engine: Any, snapshot: Snapshot) -> Verification:
+    """Compare every JSON commit up to the snapshot's version, and the newest checkpoint."""
+    owed = catalog.rows("mirrored_versions", table_id=snapshot.table_id)
+    problems = [f"version {v} is {status}" for v, status, _, _ in owed if status != "SUCCESS"]
+    problems += _compare_commits(catalog, engine, snapshot, [v for v, status, _, _ in owed if status == "SUCCESS"])
+    checkpoints = [v for v, status, is_checkpoint, _ in owed if is_checkpoint and status == "SUCCESS"]
+    newest = max(checkpoints, default=None)
+    if newest is not None:
+        problems += _compare_checkpoint(catalog, engine, snapshot, newest)
+    return Verification(snapshot.name, len(owed), newest, problems)
+
+
+def _compare_commits(catalog: Catalog, engine: Any, snapshot: Snapshot, published: list[int]) -> list[str]:
+    if not published:
+        return []
+    lines = " UNION ALL ".join(
+        f"SELECT version, action_order, line FROM ({catalog.sql('line_' + k)}) {k} WHERE table_id = :t" for k in KINDS
+    )
+    engine.register("dl_log_lines_wanted", catalog.fetch_arrow(lines, {"t": snapshot.table_id}))
+    folder = snapshot.location.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
+    query = f"""
+        WITH wanted AS (
+            SELECT version, string_agg(line || chr(10), '' ORDER BY action_order) AS content
+            FROM dl_log_lines_wanted GROUP BY version
+        ), found AS (
+            SELECT CAST(regexp_extract(filename, '([0-9]{{20}})\\.json$', 1) AS BIGINT) AS version, content
+            FROM read_text({literal(folder + "/_delta_log/*.json")}) WHERE regexp_matches(filename, '/[0-9]{{20}}\\.json$')
+        )
+        SELECT coalesce(w.version, f.version) AS version, w.content, f.content
+        FROM wanted w FULL JOIN found f USING (version) WHERE w.content IS DISTINCT FROM f.content ORDER BY ALL
+    """
+    try:
+        differing = engine.execute(query).fetchall() if _any_commit(snapshot) else [(v, "", None) for v in published]
+    finally:
+        engine.unregister("dl_log_lines_wanted")
+    problems, known = [], set(published)
+    for version, wanted, found in differing:
+        if found is None and version in known:
+            problems.append(f"{log.commit_file(version)} is missing")
+        elif wanted is None:
+            problems.append(f"{log.commit_file(version)} was written by somebody else")
+        elif version in known and not same_actions(wanted.encode(), (found or "").encode()):
+            problems.append(f"{log.commit_file(version)} differs from the catalog")
+    return problems
+
+
+def _any_commit(snapshot: Snapshot) -> bool:
+    folder = os.path.join(snapshot.location, "_delta_log")
+    return os.path.isdir(folder) and any(name.endswith(".json") for name in os.listdir(folder))
+
+
+def _compare_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, version: int) -> list[str]:
+    path = log.checkpoint_file(version)
+    if not storage.exists(snapshot.location, path):
+        return [f"{path} is missing"]
+    engine.register("dl_files_wanted", catalog.arrow("checkpoint_files", table_id=snapshot.table_id, version=version))
+    try:
+        source = f"read_parquet({literal(snapshot.location + '/' + path)})"
+        ((missing, extra),) = engine.execute(f"""
+            WITH found AS (SELECT add.path AS path, add.size AS size, add.stats AS stats FROM {source} WHERE add IS NOT NULL),
+                 wanted AS (SELECT path, size, stats FROM dl_files_wanted)
+            SELECT (SELECT count(*) FROM (FROM wanted EXCEPT ALL FROM found)),
+                   (SELECT count(*) FROM (FROM found EXCEPT ALL FROM wanted))
+        """).fetchall()
+    finally:
+        engine.unregister("dl_files_wanted")
+    return [f"{path} lacks {missing} files and has {extra} that it should not"] if missing or extra else []

@@ -1,0 +1,1 @@
+"""What can be done to a table. Each operation stages actions in a transaction; none commits."""

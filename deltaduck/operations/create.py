@@ -1,0 +1,128 @@
+"""New tables: where they go, what protocol they need, what their index holds."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from deltaduck import skip_index, storage
+from deltaduck.changes import Change
+from deltaduck.errors import SchemaMismatchError
+from deltaduck.protocol import stats
+from deltaduck.protocol.features import check_properties, protocol_for, upgraded
+from deltaduck.protocol.partitions import check_partition_type
+from deltaduck.protocol.schema import Field, Struct, check_names, from_duckdb, parse_schema, uses, with_nullability
+from deltaduck.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from deltaduck.transaction import Transaction
+
+NEVER_UNIFORM = 2**62
+
+
+def create(
+    tx: Transaction,
+    name: str,
+    schema: Struct,
+    partition_by: Sequence[str] | None = None,
+    configuration: Mapping[str, str] | None = None,
+    description: str | None = None,
+    location: str | None = None,
+) -> Change:
+    """Stage a new, empty table."""
+    check_table_name(name)
+    check_names(schema)
+    partition_columns = checked_partitions(schema, partition_by or ())
+    configuration = {k: str(v) for k, v in (configuration or {}).items()}
+    check_properties(configuration)
+    place = storage.normalize(location) if location else tx.lake.place(name)
+    storage.make_root(place)
+    after = Snapshot(
+        table_id=-1, name=name, location=place, version=-1, latest=-1, uniform_since=NEVER_UNIFORM, has_files=False,
+        metadata_id=str(uuid.uuid4()), metadata_name=name, description=description, schema=schema,
+        partition_columns=partition_columns, configuration=configuration, created_ms=None, protocol=protocol_for(schema),
+    )  # fmt: skip
+    change = Change(None, after, index_columns(after, []), operation="CREATE TABLE")
+    change.parameters = {"partitionBy": json.dumps(partition_columns), "properties": json.dumps(configuration, sort_keys=True)}
+    tx.stage(change)
+    return change
+
+
+def check_table_name(name: str) -> None:
+    if not name or name.lower().startswith("dl_") or "\0" in name:
+        raise SchemaMismatchError(
+            f"{name!r} cannot name a table: names are not empty and do not begin with dl_, which is the catalog's"
+        )
+
+
+def place_name(name: str) -> str:
+    """The directory name of a table: safe on every store, readable where the name is."""
+    return re.sub(r"[^A-Za-z0-9_.-]", lambda m: "".join(f"_{b:02x}" for b in m[0].encode()), name).replace("..", "_2e_2e")
+
+
+def checked_partitions(schema: Struct, partition_by: Sequence[str]) -> tuple[str, ...]:
+    """The partition columns as the schema spells them; SchemaMismatchError for one that cannot be."""
+    found = []
+    for name in partition_by:
+        f = schema.get(name)
+        if f is None:
+            raise SchemaMismatchError(f"partition column {name!r} is not among the columns: {', '.join(schema.names)}")
+        check_partition_type(f.name, f.type)
+        found.append(f.name)
+    if len(set(found)) < len(found):
+        raise SchemaMismatchError(f"a partition column is named twice: {', '.join(found)}")
+    if found and len(found) == len(schema.fields):
+        raise SchemaMismatchError("a table needs a column that it is not partitioned by")
+    return tuple(found)
+
+
+def index_columns(snapshot: Snapshot, found: Sequence[stats.SkipColumn]) -> list[stats.SkipColumn]:
+    """The skip index that a table of this shape should have, going on from the one it has."""
+    return skip_index.plan(found, stats.skip_columns(snapshot.schema, snapshot.partition_columns, snapshot.configuration))
+
+
+def change_schema(change: Change, schema: Struct, partition_columns: Sequence[str] | None = None) -> Change:
+    """The change with another schema (and partitioning) of its table."""
+    if uses(schema, "void"):
+        raise SchemaMismatchError("a column of type void cannot be written: cast it")
+    parts = change.after.partition_columns if partition_columns is None else tuple(partition_columns)
+    if (schema, parts) == (change.after.schema, change.after.partition_columns):
+        return change
+    check_names(schema)
+    after = replace(
+        change.after, schema=schema, partition_columns=parts, uniform_since=NEVER_UNIFORM,
+        protocol=upgraded(change.after.protocol, schema),
+    )  # fmt: skip
+    return change.restaged(after, index_columns(after, change.skip))
+
+
+def as_schema(connection: Any, schema: Any) -> Struct:
+    """A schema given as a pyarrow Schema, as {column: SQL type [NOT NULL]}, or as the log's JSON text."""
+    match schema:
+        case Struct():
+            return schema
+        case pa.Schema():
+            relation = connection.from_arrow(schema.empty_table())
+            plain = Struct(tuple(Field(n, from_duckdb(t, n)) for n, t in zip(relation.columns, relation.types, strict=True)))
+            return with_nullability(plain, schema)
+        case Mapping():
+            return Struct(tuple(_field(name, str(text)) for name, text in schema.items()))
+        case str():
+            return parse_schema(schema)
+    raise SchemaMismatchError(f"a schema is a pyarrow Schema or a dict of column to SQL type, not {type(schema).__name__}")
+
+
+def _field(name: str, text: str) -> Field:
+    required = re.search(r"\s+NOT\s+NULL\s*$", text, re.IGNORECASE)
+    kind = text[: required.start()] if required else text
+    try:
+        return Field(name, from_duckdb(duckdb.sqltype(kind), name), nullable=required is None)
+    except duckdb.Error as e:
+        raise SchemaMismatchError(f"column {name!r}: {kind!r} is no DuckDB type: {str(e).splitlines()[0]}") from e

@@ -1,0 +1,158 @@
+"""Append, overwrite and replaceWhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow.compute as pc
+
+from deltaduck import casts, parquet
+from deltaduck import predicate as predicates
+from deltaduck.catalog.base import now_ms
+from deltaduck.changes import Change
+from deltaduck.errors import (
+    ConstraintViolationError,
+    SchemaMismatchError,
+    TableExistsError,
+    UnsupportedFeatureError,
+)
+from deltaduck.frames import Source
+from deltaduck.operations.create import change_schema, checked_partitions, create
+from deltaduck.operations.rewrite import delete_rows, require_removable
+from deltaduck.predicate import Condition
+from deltaduck.protocol.features import check_writable
+from deltaduck.protocol.schema import literal, quote
+
+if TYPE_CHECKING:
+    from deltaduck.transaction import Transaction
+
+MODES = ("append", "overwrite", "error", "ignore")
+
+
+def write(
+    tx: Transaction,
+    name: str,
+    source: Source,
+    *,
+    mode: str,
+    partition_by: Sequence[str] | None = None,
+    schema_mode: str | None = None,
+    predicate: str | None = None,
+    configuration: Mapping[str, str] | None = None,
+    description: str | None = None,
+    lenient: bool = False,
+) -> dict[str, int]:
+    """Stage the rows of `source` in a table, which is created when absent; how many rows and files were written."""
+    _check_arguments(mode, schema_mode, predicate)
+    change = tx.change(name)
+    if change is None:
+        schema = source.schema()
+        change = create(tx, name, schema, partition_by, configuration, description)
+        change.operation, change.parameters["mode"] = "CREATE TABLE AS SELECT", mode
+        return _append(tx, change, source, lenient=lenient)
+    if mode == "ignore":
+        return {"rows": 0, "files": 0}
+    if mode == "error":
+        raise TableExistsError(f"table {name!r} exists already; use mode='append' or 'overwrite'")
+    check_writable(change.after.protocol, name)
+    _check_unchanged(change, partition_by, configuration, schema_mode)
+    change = _with_schema(tx, change, source, schema_mode, partition_by)
+    _describe(change, "WRITE", {"mode": mode.capitalize(), "partitionBy": json.dumps(change.after.partition_columns)})
+    rows: str | None = None
+    if mode == "overwrite" and predicate is None:
+        remove_all(tx, change)
+    elif predicate is not None:
+        change.parameters["predicate"] = predicate
+        rows = predicate
+        delete_rows(tx, change, predicate)
+    return _append(tx, change, source, rows, lenient=lenient)
+
+
+def _check_arguments(mode: str, schema_mode: str | None, predicate: str | None) -> None:
+    if mode not in MODES:
+        raise SchemaMismatchError(f"mode {mode!r} is unknown; it is one of {', '.join(MODES)}")
+    if schema_mode not in (None, "merge", "overwrite"):
+        raise SchemaMismatchError(f"schema_mode {schema_mode!r} is unknown; it is 'merge' or 'overwrite'")
+    if predicate is not None and mode != "overwrite":
+        raise SchemaMismatchError("predicate replaces the rows it matches: it needs mode='overwrite'")
+    if schema_mode == "overwrite" and (mode != "overwrite" or predicate is not None):
+        raise SchemaMismatchError("schema_mode='overwrite' needs mode='overwrite' of the whole table")
+
+
+def _check_unchanged(
+    change: Change, partition_by: Sequence[str] | None, configuration: Mapping[str, str] | None, schema_mode: str | None
+) -> None:
+    table = change.after
+    if partition_by is not None and schema_mode != "overwrite":
+        wanted = checked_partitions(table.schema, partition_by)
+        if wanted != table.partition_columns:
+            raise SchemaMismatchError(
+                f"table {table.name!r} is partitioned by {list(table.partition_columns)}, not {list(wanted)}: "
+                "to change that, use mode='overwrite' with schema_mode='overwrite'"
+            )
+    differing = {k: v for k, v in (configuration or {}).items() if table.configuration.get(k) != str(v)}
+    if differing:
+        raise UnsupportedFeatureError(f"table {table.name!r} exists: its properties are not changed by a write: {differing}")
+
+
+def _with_schema(
+    tx: Transaction, change: Change, source: Source, schema_mode: str | None, partition_by: Sequence[str] | None
+) -> Change:
+    if schema_mode == "merge":
+        changed = change_schema(change, casts.merged(change.after.schema, source.typed_schema()))
+    elif schema_mode == "overwrite":
+        schema = source.schema()
+        parts = change.after.partition_columns if partition_by is None else partition_by
+        changed = change_schema(change, schema, checked_partitions(schema, parts))
+    else:
+        return change
+    if changed is not change:
+        tx.stage(changed)
+    return changed
+
+
+def _describe(change: Change, operation: str, parameters: dict[str, str]) -> None:
+    if change.base is not None:
+        change.operation = operation
+        change.parameters |= parameters
+
+
+def remove_all(tx: Transaction, change: Change) -> None:
+    """Stage the removal of every file, having read them all."""
+    files = tx.visible(change.after)
+    if files.num_rows:
+        require_removable(change)
+    tx.remove(change, files)
+    change.reads.append(Condition())
+
+
+def _append(tx: Transaction, change: Change, source: Source, rows: str | None = None, *, lenient: bool) -> dict[str, int]:
+    after = change.after
+    try:
+        columns = casts.projection(source.given(), after.schema, lenient=lenient)
+    except SchemaMismatchError as e:
+        raise SchemaMismatchError(f"table {after.name!r}: {e}{_merge_hint(str(e))}") from None
+    from_sql = source.from_sql
+    if rows is not None:
+        predicates.parse(rows)
+        message = literal(f"{casts.NOT_NULL_MARK}a row to write does not match the predicate it replaces: {rows}")
+        select = ", ".join(f"{sql} AS {quote(n)}" for n, sql in columns)
+        from_sql = (
+            f"(SELECT * FROM (SELECT {select} FROM {from_sql}) WHERE CASE WHEN ({rows}) THEN true ELSE error({message}) END)"
+        )
+        columns = [(n, quote(n)) for n, _ in columns]
+    try:
+        adds = parquet.write_files(
+            source.connection, from_sql, columns, location=after.location, schema=after.schema,
+            partition_columns=after.partition_columns, configuration=after.configuration, skip=change.skip, now_ms=now_ms(),
+        )  # fmt: skip
+    except (SchemaMismatchError, ConstraintViolationError) as e:
+        raise type(e)(f"table {after.name!r}: {e}") from (e.__cause__ or e)
+    tx.add(change, adds)
+    return {"rows": pc.sum(adds["num_records"]).as_py() or 0, "files": adds.num_rows}
+
+
+def _merge_hint(text: str) -> str:
+    return "; to add columns, use schema_mode='merge'" if "is not in the table" in text else ""

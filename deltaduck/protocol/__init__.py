@@ -1,0 +1,1 @@
+"""What the Delta protocol says: schemas, features, statistics, file names. No I/O."""

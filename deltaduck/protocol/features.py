@@ -1,0 +1,148 @@
+"""Protocol versions, table features and table properties: what we honour, and refuse otherwise.
+
+Protocol: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#table-features
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from deltaduck.errors import UnsupportedFeatureError
+from deltaduck.protocol.schema import Struct, uses
+
+READER_FEATURES = frozenset({"timestampNtz"})
+WRITER_FEATURES = READER_FEATURES | {"appendOnly", "invariants"}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol action. Features are None below reader version 3 / writer version 7."""
+
+    min_reader_version: int
+    min_writer_version: int
+    reader_features: tuple[str, ...] | None = None
+    writer_features: tuple[str, ...] | None = None
+
+
+def protocol_for(schema: Struct) -> Protocol:
+    """The least protocol that a new table of this schema needs.
+
+    Plain tables get (1, 2), which every reader and writer knows. Anything more is (3, 7) with explicit
+    features: legacy writer versions 3 to 6 imply features that kernel-based writers refuse.
+    """
+    if uses(schema, "timestamp_ntz"):
+        return Protocol(3, 7, ("timestampNtz",), ("timestampNtz",))
+    return Protocol(1, 2)
+
+
+def upgraded(current: Protocol, schema: Struct) -> Protocol:
+    """`current`, or what it must become for `schema`."""
+    needed = protocol_for(schema)
+    if needed.min_reader_version == 1 or (current.reader_features and "timestampNtz" in current.reader_features):
+        return current
+    legacy = ("appendOnly", "invariants") if current.min_writer_version == 2 else ()
+    return Protocol(
+        3,
+        7,
+        tuple(sorted({*(current.reader_features or ()), "timestampNtz"})),
+        tuple(sorted({*(current.writer_features or ()), *legacy, "timestampNtz"})),
+    )
+
+
+def check_readable(protocol: Protocol, table: str) -> None:
+    """UnsupportedFeatureError when the table cannot be read rightly."""
+    if protocol.min_reader_version > 3:
+        raise UnsupportedFeatureError(
+            f"table {table!r} needs reader version {protocol.min_reader_version}; 3 is the newest known"
+        )
+    _refuse(table, "reading", protocol.reader_features or (), READER_FEATURES)
+    if protocol.min_reader_version == 2:
+        raise UnsupportedFeatureError(f"table {table!r} uses column mapping (reader version 2), which cannot be read yet")
+
+
+def check_writable(protocol: Protocol, table: str) -> None:
+    """UnsupportedFeatureError when the table cannot be written rightly."""
+    check_readable(protocol, table)
+    if protocol.min_writer_version > 7 or 2 < protocol.min_writer_version < 7:
+        raise UnsupportedFeatureError(
+            f"table {table!r} needs writer version {protocol.min_writer_version}; deltaduck writes 1, 2 and 7"
+        )
+    _refuse(table, "writing", protocol.writer_features or (), WRITER_FEATURES)
+
+
+def _refuse(table: str, verb: str, features: Sequence[str], known: frozenset[str]) -> None:
+    if unknown := sorted(set(features) - known):
+        raise UnsupportedFeatureError(
+            f"table {table!r}: {verb} needs {', '.join(unknown)}; deltaduck supports {', '.join(sorted(known))}"
+        )
+
+
+def _integer(text: str) -> bool:
+    return re.fullmatch(r"-?\d+", text) is not None
+
+
+def _positive(text: str) -> bool:
+    return re.fullmatch(r"[1-9]\d*", text) is not None
+
+
+def _boolean(text: str) -> bool:
+    return text.lower() in ("true", "false")
+
+
+def _interval(text: str) -> bool:
+    return re.fullmatch(r"(interval\s+)?\d+\s+(second|minute|hour|day|week)s?", text.strip(), re.IGNORECASE) is not None
+
+
+def _size(text: str) -> bool:
+    return re.fullmatch(r"[1-9]\d*\s*([kmgt]?b)?", text.strip(), re.IGNORECASE) is not None
+
+
+PROPERTIES: dict[str, tuple[Callable[[str], bool], str]] = {
+    "delta.appendOnly": (_boolean, "true or false"),
+    "delta.checkpointInterval": (_positive, "a whole number of commits, 1 or more"),
+    "delta.dataSkippingNumIndexedCols": (_integer, "a whole number; -1 for every column"),
+    "delta.dataSkippingStatsColumns": (bool, "column names, comma-separated"),
+    "delta.deletedFileRetentionDuration": (_interval, "an interval such as 'interval 7 days'"),
+    "delta.isolationLevel": (lambda v: v in ("Serializable", "WriteSerializable"), "Serializable or WriteSerializable"),
+    "delta.logRetentionDuration": (_interval, "an interval such as 'interval 30 days'"),
+    "delta.parquet.compression.codec": (
+        lambda v: v.lower() in ("snappy", "zstd", "gzip", "lz4_raw", "uncompressed"),
+        "snappy, zstd, gzip, lz4_raw or uncompressed",
+    ),
+    "delta.targetFileSize": (_size, "a size such as 128mb"),
+}
+
+
+def check_properties(configuration: Mapping[str, str]) -> None:
+    """UnsupportedFeatureError for a ``delta.*`` property that is unknown, ill-formed or not honoured."""
+    for key, value in configuration.items():
+        if not key.startswith("delta."):
+            continue
+        if key not in PROPERTIES:
+            raise UnsupportedFeatureError(
+                f"table property {key!r} cannot be honoured; known: {', '.join(sorted(PROPERTIES))}; "
+                "properties without the delta. prefix are free"
+            )
+        accepts, wanted = PROPERTIES[key]
+        if not accepts(value):
+            raise UnsupportedFeatureError(f"table property {key!r} is {value!r}; it takes {wanted}")
+
+
+_UNIT_MS = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
+
+
+def interval_ms(configuration: Mapping[str, str], key: str, default: str) -> int:
+    """A retention property in milliseconds."""
+    amount, unit = configuration.get(key, default).lower().removeprefix("interval").split()
+    return int(amount) * _UNIT_MS[unit.removesuffix("s")]
+
+
+def size_bytes(configuration: Mapping[str, str], key: str, default: int) -> int:
+    """A size property in bytes."""
+    text = configuration.get(key)
+    if text is None:
+        return default
+    number, unit = re.fullmatch(r"(\d+)\s*([kmgt]?)b?", text.strip().lower()).groups()  # type: ignore[union-attr]
+    return int(number) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[unit]

@@ -1,0 +1,14 @@
+"""File names of a ``_delta_log``."""
+
+from __future__ import annotations
+
+
+def commit_file(version: int) -> str:
+    return f"_delta_log/{version:020d}.json"
+
+
+def checkpoint_file(version: int) -> str:
+    return f"_delta_log/{version:020d}.checkpoint.parquet"
+
+
+LAST_CHECKPOINT = "_delta_log/_last_checkpoint"

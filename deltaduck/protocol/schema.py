@@ -1,0 +1,282 @@
+"""Delta schemas, and their types in DuckDB and Arrow.
+
+A type is a primitive's name (``"long"``, ``"decimal(10,2)"``), a Struct, an Array or a Map.
+Protocol: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#schema-serialization-format
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+import pyarrow as pa
+
+from deltaduck.errors import LogCorruptError, SchemaMismatchError
+
+DataType = Union[str, "Struct", "Array", "Map"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column or struct member."""
+
+    name: str
+    type: DataType
+    nullable: bool = True
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def physical_name(self) -> str:
+        """The name in data files and statistics (column mapping)."""
+        return str(self.metadata.get("delta.columnMapping.physicalName", self.name))
+
+
+@dataclass(frozen=True)
+class Struct:
+    fields: tuple[Field, ...]
+
+    @property
+    def names(self) -> list[str]:
+        return [f.name for f in self.fields]
+
+    def __iter__(self) -> Iterator[Field]:
+        return iter(self.fields)
+
+    def get(self, name: str) -> Field | None:
+        """The field of that name; Delta's column names are case-insensitive."""
+        key = name.lower()
+        return next((f for f in self.fields if f.name.lower() == key), None)
+
+    def without(self, names: Sequence[str]) -> Struct:
+        drop = {n.lower() for n in names}
+        return Struct(tuple(f for f in self.fields if f.name.lower() not in drop))
+
+
+@dataclass(frozen=True)
+class Array:
+    element: DataType
+    contains_null: bool = True
+
+
+@dataclass(frozen=True)
+class Map:
+    key: DataType
+    value: DataType
+    value_contains_null: bool = True
+
+
+_DUCKDB = {
+    "string": "VARCHAR", "long": "BIGINT", "integer": "INTEGER", "short": "SMALLINT", "byte": "TINYINT",
+    "float": "FLOAT", "double": "DOUBLE", "boolean": "BOOLEAN", "binary": "BLOB", "date": "DATE",
+    "timestamp": "TIMESTAMP WITH TIME ZONE", "timestamp_ntz": "TIMESTAMP",
+}  # fmt: skip
+
+# DuckDB type ids (DuckDBPyType.id) to Delta; types that Delta lacks go to the narrowest that holds them.
+_FROM_DUCKDB = {
+    "boolean": "boolean", "tinyint": "byte", "smallint": "short", "integer": "integer", "bigint": "long",
+    "utinyint": "short", "usmallint": "integer", "uinteger": "long", "ubigint": "decimal(20,0)",
+    "hugeint": "decimal(38,0)", "uhugeint": "decimal(38,0)", "float": "float", "double": "double",
+    "varchar": "string", "json": "string", "uuid": "string", "enum": "string", "blob": "binary", "date": "date",
+    "timestamp": "timestamp_ntz", "timestamp_s": "timestamp_ntz", "timestamp_ms": "timestamp_ntz",
+    "timestamp_ns": "timestamp_ntz", "timestamp with time zone": "timestamp", "timestamptz": "timestamp",
+}  # fmt: skip
+
+_ARROW: dict[str, pa.DataType] = {
+    "string": pa.string(), "long": pa.int64(), "integer": pa.int32(), "short": pa.int16(), "byte": pa.int8(),
+    "float": pa.float32(), "double": pa.float64(), "boolean": pa.bool_(), "binary": pa.binary(),
+    "date": pa.date32(), "timestamp": pa.timestamp("us", tz="UTC"), "timestamp_ntz": pa.timestamp("us"),
+}  # fmt: skip
+
+_DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*,\s*(-?\d+)\s*\)")
+
+
+def decimal_of(type_name: str) -> tuple[int, int] | None:
+    """(precision, scale) when the primitive is a decimal."""
+    if type_name == "decimal":
+        return 10, 0
+    match = _DECIMAL.fullmatch(type_name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def parse_schema(text: str) -> Struct:
+    """Read a ``schemaString``; LogCorruptError when it is not one."""
+    try:
+        parsed = _parse(json.loads(text), 0)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise LogCorruptError(f"the schema in the log cannot be read: {type(e).__name__}: {e}") from e
+    if not isinstance(parsed, Struct):
+        raise LogCorruptError("the schema in the log is not a struct")
+    return parsed
+
+
+def _parse(node: Any, depth: int) -> DataType:
+    if depth > 200:
+        raise LogCorruptError("the schema in the log is nested more than 200 levels deep")
+    if isinstance(node, str):
+        return node
+    kind = node["type"]
+    if kind == "struct":
+        return Struct(
+            tuple(
+                Field(str(f["name"]), _parse(f["type"], depth + 1), bool(f.get("nullable", True)), dict(f.get("metadata") or {}))
+                for f in node["fields"]
+            )
+        )
+    if kind == "array":
+        return Array(_parse(node["elementType"], depth + 1), bool(node.get("containsNull", True)))
+    if kind == "map":
+        return Map(
+            _parse(node["keyType"], depth + 1),
+            _parse(node["valueType"], depth + 1),
+            bool(node.get("valueContainsNull", True)),
+        )
+    raise LogCorruptError(f"the schema in the log has the unknown type {kind!r}")
+
+
+def to_json(type_: DataType) -> str:
+    """The ``schemaString`` of a type."""
+    return json.dumps(_jsonable(type_), ensure_ascii=False, separators=(",", ":"))
+
+
+def _jsonable(type_: DataType) -> Any:
+    match type_:
+        case Struct(fields):
+            return {
+                "type": "struct",
+                "fields": [
+                    {"name": f.name, "type": _jsonable(f.type), "nullable": f.nullable, "metadata": dict(f.metadata)}
+                    for f in fields
+                ],
+            }
+        case Array(element, contains_null):
+            return {"type": "array", "elementType": _jsonable(element), "containsNull": contains_null}
+        case Map(key, value, contains_null):
+            return {
+                "type": "map",
+                "keyType": _jsonable(key),
+                "valueType": _jsonable(value),
+                "valueContainsNull": contains_null,
+            }
+        case _:
+            return type_
+
+
+def quote(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """An SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def to_duckdb(type_: DataType) -> str:
+    """The DuckDB type, as SQL text."""
+    match type_:
+        case Struct(fields):
+            return "STRUCT(" + ", ".join(f"{quote(f.name)} {to_duckdb(f.type)}" for f in fields) + ")"
+        case Array(element, _):
+            return to_duckdb(element) + "[]"
+        case Map(key, value, _):
+            return f"MAP({to_duckdb(key)}, {to_duckdb(value)})"
+    if decimal := decimal_of(type_):
+        return f"DECIMAL({decimal[0]},{decimal[1]})"
+    try:
+        return _DUCKDB[type_]
+    except KeyError:
+        raise LogCorruptError(f"the schema in the log has the unknown type {type_!r}") from None
+
+
+def from_duckdb(type_: Any, column: str) -> DataType:
+    """The Delta type of a DuckDBPyType; SchemaMismatchError names `column` when Delta has none."""
+    kind = type_.id
+    if kind == "struct":
+        return Struct(tuple(Field(n, from_duckdb(t, f"{column}.{n}")) for n, t in type_.children))
+    if kind in ("list", "array"):
+        return Array(from_duckdb(dict(type_.children)["child"], f"{column}.element"))
+    if kind == "map":
+        parts = dict(type_.children)
+        return Map(from_duckdb(parts["key"], f"{column}.key"), from_duckdb(parts["value"], f"{column}.value"))
+    if kind == "decimal":
+        parts = dict(type_.children)
+        return f"decimal({parts['precision']},{parts['scale']})"
+    if str(type_) == '"NULL"' or kind in ("sqlnull", "null"):
+        raise SchemaMismatchError(f"column {column!r} holds only NULLs, so its type is unknown: cast it to the type you mean")
+    try:
+        return _FROM_DUCKDB[kind]
+    except KeyError:
+        raise SchemaMismatchError(
+            f"column {column!r} is of type {type_}, which Delta does not have: cast it (for a TIME, to VARCHAR, say)"
+        ) from None
+
+
+def to_arrow(type_: DataType) -> pa.DataType:
+    match type_:
+        case Struct(fields):
+            return pa.struct([_arrow_field(f) for f in fields])
+        case Array(element, contains_null):
+            return pa.list_(pa.field("element", to_arrow(element), nullable=contains_null))
+        case Map(key, value, contains_null):
+            return pa.map_(to_arrow(key), pa.field("value", to_arrow(value), nullable=contains_null))
+    if decimal := decimal_of(type_):
+        return pa.decimal128(*decimal)
+    return _ARROW[type_]
+
+
+def _arrow_field(f: Field) -> pa.Field:
+    return pa.field(f.name, to_arrow(f.type), nullable=f.nullable)
+
+
+def arrow_schema(schema: Struct) -> pa.Schema:
+    """The Arrow schema that ``to_arrow`` answers with."""
+    return pa.schema([_arrow_field(f) for f in schema])
+
+
+def with_nullability(schema: Struct, arrow: pa.Schema) -> Struct:
+    """`schema` with the NOT NULL marks of the Arrow schema it came from (top level and nested structs)."""
+    return Struct(tuple(_mark(f, arrow.field(f.name)) for f in schema))
+
+
+def _mark(f: Field, arrow: pa.Field) -> Field:
+    type_ = f.type
+    if isinstance(type_, Struct) and pa.types.is_struct(arrow.type):
+        type_ = Struct(tuple(_mark(child, arrow.type.field(child.name)) for child in type_))
+    return Field(f.name, type_, arrow.nullable, f.metadata)
+
+
+def check_names(schema: Struct) -> None:
+    """SchemaMismatchError for empty names and names that differ in case only."""
+    seen: dict[str, str] = {}
+    for f in schema:
+        if not f.name:
+            raise SchemaMismatchError("a column has an empty name: give it one")
+        if (other := seen.setdefault(f.name.lower(), f.name)) is not f.name:
+            raise SchemaMismatchError(f"columns {other!r} and {f.name!r} differ in case only: rename one of them")
+        if isinstance(f.type, Struct):
+            check_names(f.type)
+
+
+def uses(type_: DataType, primitive: str) -> bool:
+    """Does the type hold that primitive anywhere?"""
+    match type_:
+        case Struct(fields):
+            return any(uses(f.type, primitive) for f in fields)
+        case Array(element, _):
+            return uses(element, primitive)
+        case Map(key, value, _):
+            return uses(key, primitive) or uses(value, primitive)
+    return type_ == primitive
+
+
+def leaves(schema: Struct, parents: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], DataType]]:
+    """(physical path, type) of every leaf column; arrays and maps count as one leaf."""
+    for f in schema:
+        path = (*parents, f.physical_name)
+        if isinstance(f.type, Struct):
+            yield from leaves(f.type, path)
+        else:
+            yield path, f.type

@@ -1,0 +1,56 @@
+"""Views and macros that show a table's rows to any DuckDB client of a DuckDB catalog, without Python.
+
+``FROM orders`` reads the live files, ``FROM orders_at(3)`` those of version 3, with the columns of today's schema.
+Other catalogs have no such views: only DuckDB reads Parquet.
+"""
+
+from __future__ import annotations
+
+from deltaduck import scan
+from deltaduck.catalog import Catalog
+from deltaduck.protocol import partitions
+from deltaduck.protocol.schema import literal, quote
+from deltaduck.snapshot import Snapshot
+
+LIVE = "removed_version IS NULL"
+AT = "version <= at_version AND (removed_version IS NULL OR removed_version > at_version)"
+
+
+def publish(catalog: Catalog, snapshot: Snapshot, table_id: int, *, has_files: bool) -> None:
+    """(Re)create the view and the macro of a table."""
+    if catalog.database != "duckdb":
+        return
+    view, macro = quote(snapshot.name), quote(snapshot.name + "_at")
+    catalog.execute(f"CREATE OR REPLACE VIEW {view} AS {rows_sql(snapshot, table_id, LIVE, has_files)}")
+    catalog.execute(f"CREATE OR REPLACE MACRO {macro}(at_version) AS TABLE {rows_sql(snapshot, table_id, AT, has_files)}")
+
+
+def drop(catalog: Catalog, snapshot: Snapshot) -> None:
+    if catalog.database == "duckdb":
+        catalog.execute(f"DROP VIEW IF EXISTS {quote(snapshot.name)}")
+        catalog.execute(f"DROP MACRO TABLE IF EXISTS {quote(snapshot.name + '_at')}")
+
+
+def rows_sql(snapshot: Snapshot, table_id: int, alive: str, has_files: bool) -> str:
+    """A query of a table's rows over the catalog's own tables: DuckDB globs, and opens only the files that are asked for."""
+    if not has_files:  # a glob that matches nothing is an error
+        return scan.empty_sql(snapshot.schema)
+    glob = literal(snapshot.location.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") + "/**/*.parquet")
+    source = f"read_parquet({glob}, hive_partitioning=false, filename='dl_filename', schema={scan.schema_map(snapshot)})"
+    values = [(i, f) for i, f in enumerate(snapshot.schema) if f.name in snapshot.partition_columns]
+    live = ", ".join(
+        [f"{scan.full_path('path', snapshot.location)} AS dl_path"]
+        + [f"{partitions.deserialize(_value(f.physical_name), f.type)} AS dl_value_{i}" for i, f in values]
+    )
+    columns = ", ".join(
+        f"{f'l.dl_value_{i}' if (i, f) in values else 'r.' + quote(scan.column_alias(snapshot.schema, i))} AS {quote(f.name)}"
+        for i, f in enumerate(snapshot.schema)
+    )
+    return (
+        f"SELECT {columns} FROM {source} r JOIN (SELECT {live} FROM dl_add_files WHERE table_id = {table_id} AND {alive}) l "
+        "ON r.dl_filename = l.dl_path"
+    )
+
+
+def _value(column: str) -> str:
+    return f"from_json(partition_values, '\"MAP(VARCHAR,VARCHAR)\"')[{literal(column)}]"

@@ -1,0 +1,102 @@
+"""The skip index: ``dl_skip_<table_id>``, one row per add with typed min, max, null count and partition values.
+
+It is derived from the ``stats`` and ``partition_values`` of ``dl_add_files`` and can be rebuilt at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from deltaduck.catalog import Catalog
+from deltaduck.protocol import stats
+from deltaduck.protocol.schema import literal
+from deltaduck.protocol.stats import SkipColumn
+from deltaduck.snapshot import Snapshot, skip_columns
+
+ENGINE = "deltaduck"  # engineInfo of files whose float maxima are known to have no NaN above them
+
+
+def plan(found: Sequence[SkipColumn], wanted: Sequence[tuple[tuple[str, ...], str, bool]]) -> list[SkipColumn]:
+    """The wanted columns: ordinals of columns that stay stay, new ones get numbers never used before them."""
+    known = {(c.path, c.type, c.is_partition): c for c in found}
+    free = max((c.ordinal for c in found), default=-1) + 1
+    out = []
+    for key in wanted:
+        if key not in known:
+            known[key] = SkipColumn(free, *key)
+            free += 1
+        out.append(known[key])
+    return out
+
+
+def create(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> None:
+    """Make the index of a new table."""
+    keys = ["version BIGINT NOT NULL", "action_order BIGINT NOT NULL", "num_records BIGINT"]
+    definitions = [f"{name} {kind}" for c in columns for name, kind in c.definitions()]
+    catalog.execute(f"CREATE TABLE dl_skip_{table_id} ({', '.join(keys + definitions)})")
+    _record(catalog, table_id, columns)
+
+
+def redefine(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> None:
+    """Change which columns are indexed: rows that exist have NULL, which is 'unknown', in new ones."""
+    found = {c.ordinal for c in skip_columns(catalog, table_id)}
+    for c in columns:
+        if c.ordinal not in found:
+            for name, kind in c.definitions():
+                catalog.execute(f"ALTER TABLE dl_skip_{table_id} ADD COLUMN {name} {kind}")
+    catalog.run("delete_skip_columns", table_id=table_id)
+    _record(catalog, table_id, columns)
+
+
+def drop(catalog: Catalog, table_id: int) -> None:
+    catalog.execute(f"DROP TABLE dl_skip_{table_id}")
+    catalog.run("delete_skip_columns", table_id=table_id)
+
+
+def _record(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> None:
+    for c in columns:
+        catalog.run(
+            "insert_skip_column", table_id=table_id, ordinal=c.ordinal,
+            column_path=json.dumps(c.path, ensure_ascii=False), delta_type=c.type, is_partition=c.is_partition,
+        )  # fmt: skip
+
+
+def values_sql(columns: Sequence[SkipColumn], source: str, keep: str) -> str:
+    """SQL: `keep` and the index columns, over a FROM item with stats, partition_values and exact_max."""
+    return (
+        f'SELECT {keep}, s."numRecords" AS num_records, {stats.skip_row(columns)} FROM ('
+        f"SELECT *, from_json(stats, {literal(stats.stats_structure(columns))}) AS s, "
+        f"from_json(partition_values, {literal(stats.partition_structure(columns))}) AS p FROM {source})"
+    )
+
+
+def names(columns: Sequence[SkipColumn]) -> list[str]:
+    """The index's own column names, without its key."""
+    return ["num_records", *(name for c in columns for name, _ in c.definitions())]
+
+
+def rebuild(catalog: Catalog, engine: Any, snapshot: Snapshot) -> int:
+    """Derive the whole index anew from the log's statistics; how many rows it has."""
+    columns = plan(
+        [], stats.skip_columns(snapshot.schema, snapshot.partition_columns, snapshot.configuration)
+    )  # fmt: skip
+    with catalog.transaction():
+        adds = catalog.arrow("skip_sources", table_id=snapshot.table_id, ours=ENGINE + "%")
+        rows = derive(engine, adds, columns)
+        drop(catalog, snapshot.table_id)
+        create(catalog, snapshot.table_id, columns)
+        catalog.ingest(f"dl_skip_{snapshot.table_id}", rows)
+    return int(rows.num_rows)
+
+
+def derive(engine: Any, adds: pa.Table, columns: Sequence[SkipColumn]) -> pa.Table:
+    """Index rows of adds (version, action_order, stats, partition_values, exact_max)."""
+    engine.register("dl_skip_sources", adds)
+    try:
+        return engine.sql(values_sql(columns, "dl_skip_sources", "version, action_order")).to_arrow_table()
+    finally:
+        engine.unregister("dl_skip_sources")

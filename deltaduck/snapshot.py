@@ -1,0 +1,138 @@
+"""A table at a version: what the catalog says of it, and which files make it up."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from deltaduck.catalog import Catalog
+from deltaduck.errors import TableNotFoundError, VersionNotFoundError
+from deltaduck.predicate import Condition
+from deltaduck.protocol.features import Protocol, check_readable
+from deltaduck.protocol.schema import Struct, parse_schema
+from deltaduck.protocol.stats import SkipColumn
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A table as of one version. Cheap: files are looked up when asked for."""
+
+    table_id: int
+    name: str
+    location: str
+    version: int
+    latest: int
+    uniform_since: int  # files added from here on have exactly `latest`'s schema
+    has_files: bool
+    metadata_id: str
+    metadata_name: str | None
+    description: str | None
+    schema: Struct
+    partition_columns: tuple[str, ...]
+    configuration: Mapping[str, str] = field(hash=False)
+    created_ms: int | None
+    protocol: Protocol
+
+
+def load(catalog: Catalog, name: str, version: int | None = None) -> Snapshot:
+    """The table at `version`, or now. TableNotFoundError, VersionNotFoundError, UnsupportedFeatureError."""
+    key = name.lower()
+    if version is None:
+        rows = catalog.rows("head", name_key=key)
+    else:
+        rows = catalog.rows("as_of", name_key=key, version=version)
+    if not rows:
+        if version is not None and (head := catalog.rows("head", name_key=key)):
+            raise VersionNotFoundError(f"table {name!r} has no version {version}: it has versions 0 to {head[0][3]}")
+        raise not_found(catalog, name)
+    (*basics, config, created, reader, writer, reader_features, writer_features) = rows[0]
+    table_id, table_name, location, at, latest, uniform, has_files, mid, mname, description, schema_string, partitions = basics
+    snapshot = Snapshot(
+        table_id, table_name, location, at, latest, uniform, bool(has_files), mid, mname, description,
+        _schema(schema_string), tuple(json.loads(partitions)), json.loads(config), created,
+        Protocol(reader, writer, _features(reader_features), _features(writer_features)),
+    )  # fmt: skip
+    check_readable(snapshot.protocol, table_name)
+    return snapshot
+
+
+_schema = lru_cache(maxsize=256)(parse_schema)
+
+
+def _features(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(json.loads(text))
+
+
+def exists(catalog: Catalog, name: str) -> bool:
+    return bool(catalog.rows("head", name_key=name.lower()))
+
+
+def not_found(catalog: Catalog, name: str) -> TableNotFoundError:
+    """The error for an unknown table, with the nearest names."""
+    names = [row[0] for row in catalog.rows("list_tables")]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}?" if near else f"the lake has {', '.join(map(repr, names[:20])) or 'no tables yet'}"
+    return TableNotFoundError(f"no table {name!r} in {catalog.name}; {hint}")
+
+
+def version_at(catalog: Catalog, name: str, timestamp: dt.datetime | dt.date | str) -> int:
+    """The newest version committed at or before a time. A naive time is in UTC."""
+    at_ms = to_ms(timestamp)
+    ((version, first_ms, first, last),) = catalog.rows("version_at", name_key=name.lower(), at_ms=at_ms)
+    if last is None:
+        raise not_found(catalog, name)
+    if version is None:
+        raise VersionNotFoundError(
+            f"table {name!r} did not exist at {from_ms(at_ms)}: its version {first} was committed at {from_ms(first_ms)}"
+        )
+    return int(version)
+
+
+def to_ms(timestamp: dt.datetime | dt.date | str) -> int:
+    """Milliseconds since the epoch, rounded down; VersionNotFoundError for text that is no time."""
+    if isinstance(timestamp, str):
+        try:
+            timestamp = dt.datetime.fromisoformat(timestamp)
+        except ValueError as e:
+            raise VersionNotFoundError(
+                f"{timestamp!r} is no timestamp: write it as 2024-12-31 or 2024-12-31T23:59:59+00:00"
+            ) from e
+    if not isinstance(timestamp, dt.datetime):
+        timestamp = dt.datetime(timestamp.year, timestamp.month, timestamp.day)
+    if timestamp.tzinfo is None:
+        timestamp = timestamp.replace(tzinfo=dt.UTC)
+    return (timestamp - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
+
+
+def from_ms(ms: int) -> str:
+    return (dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")
+
+
+def skip_columns(catalog: Catalog, table_id: int) -> list[SkipColumn]:
+    """What the table's skip index holds."""
+    return [
+        SkipColumn(ordinal, tuple(json.loads(path)), delta_type, bool(part))
+        for ordinal, path, delta_type, part in catalog.rows("skip_columns", table_id=table_id)
+    ]
+
+
+def files(catalog: Catalog, snapshot: Snapshot, condition: Condition | None = None) -> pa.Table:
+    """Live files of the snapshot that `condition` does not rule out, in the order they were added.
+
+    Columns: version and action_order (the add's place in the log), path (as in the log: relative, URL-encoded),
+    size, modification_time, partition_values (JSON), num_records, stats (JSON), tags, data_change.
+    """
+    params: dict[str, Any] = {"table_id": snapshot.table_id, "version": snapshot.version}
+    sql = catalog.sql("files")
+    if condition is not None and condition.sql != "TRUE":
+        params |= condition.params
+        keys = f"SELECT version, action_order FROM dl_skip_{snapshot.table_id} s WHERE {condition.sql}"
+        sql = sql.replace("ORDER BY", f"  AND (version, action_order) IN ({keys})\nORDER BY")
+    return catalog.fetch_arrow(sql, params)

@@ -1,0 +1,142 @@
+"""Where data files and the mirror live: list, read, put-if-absent, durable.
+
+Local directories. Every function takes a table's or lake's `root` (an absolute path without a trailing
+slash) and paths relative to it; object stores come behind these same names.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deltaduck.errors import StorageError
+
+
+def normalize(root: str | os.PathLike[str]) -> str:
+    """An absolute root without a trailing slash. StorageError for a URL of a store that is not local."""
+    text = os.fspath(root)
+    if text.startswith("file://"):
+        text = text.removeprefix("file://")
+    elif "://" in text:
+        raise StorageError(f"storage {text.split('://')[0]}:// is not available: use a local directory")
+    return os.path.abspath(os.path.expanduser(text))
+
+
+@contextmanager
+def _translated(root: str, path: str, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        where = os.path.join(root, path) if path else root
+        raise StorageError(f"cannot {verb} {where}: {e.strerror or e}; check that the directory exists and may be written") from e
+
+
+def make_root(root: str) -> None:
+    """Create the directory of a table, and its parents."""
+    with _translated(root, "", "create"):
+        os.makedirs(os.path.join(root, "_delta_log"), exist_ok=True)
+
+
+def read(root: str, path: str) -> bytes | None:
+    """The content of a file; None when there is none."""
+    with _translated(root, path, "read"):
+        try:
+            return Path(root, path).read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def exists(root: str, path: str) -> bool:
+    with _translated(root, path, "look up"):
+        return os.path.lexists(os.path.join(root, path))
+
+
+def put_if_absent(root: str, path: str, data: bytes, *, modified_ms: int | None = None) -> bool:
+    """Write a file whole and durably, unless one is there; False when one was.
+
+    Readers see all of it or nothing: the bytes go to a hidden name that is then linked to the final one.
+    `modified_ms` is the time that the file will say (Delta's time travel by timestamp reads it).
+    """
+    target = os.path.join(root, path)
+    hidden = _hidden(target)
+    with _translated(root, path, "write"):
+        _write_durably(hidden, data)
+        return _publish(hidden, target, modified_ms)
+
+
+def put_file_if_absent(root: str, path: str, source: str) -> bool:
+    """Move a complete local file to its final name, unless one is there; False when one was."""
+    with _translated(root, path, "write"):
+        persist([source])
+        return _publish(source, os.path.join(root, path), None)
+
+
+def replace(root: str, path: str, data: bytes) -> None:
+    """Write a file whole and durably, over any that is there."""
+    target = os.path.join(root, path)
+    hidden = _hidden(target)
+    with _translated(root, path, "write"):
+        _write_durably(hidden, data)
+        os.replace(hidden, target)
+
+
+def scratch(root: str) -> str:
+    """A path in the log directory for a file under construction, invisible to readers."""
+    return _hidden(os.path.join(root, "_delta_log", "checkpoint"))
+
+
+def persist(files: list[str]) -> None:
+    """Make files, and their names, survive a power cut."""
+    for name in files:
+        _sync(name)
+    for directory in {os.path.dirname(name) for name in files}:
+        _sync(directory)
+
+
+def remove(files: list[str]) -> None:
+    """Delete files that nothing refers to; those already gone are no error."""
+    for name in files:
+        Path(name).unlink(missing_ok=True)
+
+
+def _hidden(target: str) -> str:
+    directory, name = os.path.split(target)
+    return os.path.join(directory, f".{name}.{uuid.uuid4().hex}.tmp")
+
+
+def _write_durably(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    except BaseException:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _publish(hidden: str, target: str, modified_ms: int | None) -> bool:
+    try:
+        if modified_ms is not None:
+            os.utime(hidden, ns=(modified_ms * 1_000_000, modified_ms * 1_000_000))
+        os.link(hidden, target)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(hidden)
+    _sync(os.path.dirname(target))
+    return True
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

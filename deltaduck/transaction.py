@@ -1,0 +1,267 @@
+"""Many statements over many tables, committed as one or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlglot import exp
+
+from deltaduck import predicate as predicates
+from deltaduck import scan, storage
+from deltaduck import snapshot as snapshots
+from deltaduck.changes import Change
+from deltaduck.commit import Committed
+from deltaduck.errors import DeltaduckError, TableExistsError
+from deltaduck.frames import Source
+from deltaduck.frontends import sql
+from deltaduck.operations import create, rewrite, write
+from deltaduck.predicate import Condition
+from deltaduck.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from deltaduck.lake import Lake
+
+LEVELS = {None: None, "write_serializable": "WriteSerializable", "serializable": "Serializable"}
+
+
+class Transaction:
+    """Stages any mix of writes over any tables; ``commit`` makes all of it true at once.
+
+    Reads inside see the lake as it was at the transaction's first read, with its own changes on top. As a context
+    manager it commits at the end and rolls back on an exception. Statements on the same table become one commit of it.
+    """
+
+    def __init__(self, lake: Lake, isolation: str | None = None) -> None:
+        if isolation not in LEVELS:
+            raise DeltaduckError(f"isolation {isolation!r} is unknown; it is 'write_serializable' or 'serializable'")
+        self.lake = lake
+        self._isolation = LEVELS[isolation]
+        self._changes: dict[str, Change] = {}
+        self._dropped: dict[str, Change] = {}
+        self._start: dict[int, int] | None = None  # table_id -> version at the first read
+        self._snapshots: dict[str, Snapshot | None] = {}
+        self._reads: dict[str, list[Condition]] = {}
+        self._written: list[str] = []
+        self._state = "open"
+        self.committed: list[Committed] = []
+
+    # --- statements
+
+    def write(self, table: str, frame: Any, mode: str = "append", **options: Any) -> dict[str, int]:
+        """Stage rows in a table; the options are those of ``Lake.write``. {"rows": …, "files": …} that were written."""
+        self._require_open()
+        key, user_metadata, app = table.lower(), options.pop("commit_metadata", None), options.pop("app_transaction", None)
+        if app is not None and self.is_done(table, app):
+            return {"rows": 0, "files": 0}
+        source = frame if isinstance(frame, Source) else self.lake.open_source(frame, self)
+        counts = write.write(self, table, source, mode=mode, **options)
+        if (change := self._changes.get(key)) is not None:
+            if user_metadata is not None:
+                change.user_metadata = user_metadata
+            if app is not None:
+                change.app_transactions[str(app[0])] = int(app[1])
+        return counts
+
+    def create_table(
+        self, table: str, schema: Any, *, partition_by: Sequence[str] | None = None,
+        configuration: Mapping[str, str] | None = None, description: str | None = None, location: str | None = None,
+    ) -> None:  # fmt: skip
+        """Stage a new, empty table. TableExistsError, SchemaMismatchError, UnsupportedFeatureError."""
+        self._require_open()
+        if self.find(table) is not None:
+            raise TableExistsError(f"table {table!r} exists already")
+        create.create(self, table, create.as_schema(self.lake.con, schema), partition_by, configuration, description, location)
+
+    def drop_table(self, table: str) -> None:
+        """Stage the removal of a table from the lake. Its files and its log stay where they are."""
+        self._require_open()
+        change = self._need(table)
+        self._changes.pop(table.lower(), None)
+        if change.base is not None:
+            change.dropped = True
+            self._dropped[table.lower()] = change
+        self._snapshots[table.lower()] = None
+
+    def delete(self, table: str, predicate: str | None = None) -> dict[str, int]:
+        """Stage the deletion of the rows that match; of all rows without a predicate."""
+        self._require_open()
+        change = self._need(table)
+        self._describe(change, "DELETE", predicate)
+        return rewrite.delete_rows(self, change, predicate)
+
+    def update(self, table: str, updates: Mapping[str, str], predicate: str | None = None) -> dict[str, int]:
+        """Stage new values, as SQL over the old row, for the rows that match."""
+        self._require_open()
+        change = self._need(table)
+        self._describe(change, "UPDATE", predicate)
+        return rewrite.update_rows(self, change, updates, predicate)
+
+    def sql(self, query: str) -> Any:
+        """Run SQL inside the transaction: reads see its changes, INSERT, UPDATE, DELETE, CREATE and DROP are staged."""
+        self._require_open()
+        return self.lake.run_sql(query, self, sql.caller_frame())
+
+    # --- the end
+
+    def commit(self) -> None:
+        """Make everything staged true, or nothing. CommitConflictError when the tables moved on in a way that matters."""
+        self._require_open()
+        try:
+            self.committed = self.lake.commit(self._all_changes(), self._isolation)
+        except BaseException:
+            self.rollback()
+            raise
+        self._state = "committed"
+
+    def rollback(self) -> None:
+        """Forget everything staged."""
+        self._state = "rolled back"
+        storage.remove(self._written)
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._state == "open":
+            if kind is None:
+                self.commit()
+            else:
+                self.rollback()
+
+    def __repr__(self) -> str:
+        tables = ", ".join(sorted([c.name for c in self._changes.values()] + [c.name for c in self._dropped.values()]))
+        return f"<deltaduck transaction, {self._state}{': ' + tables if tables else ''}>"
+
+    # --- what operations and the SQL frontend ask of it
+
+    def find(self, name: str, version: int | None = None, timestamp: Any = None) -> Snapshot | None:
+        """The table as this transaction sees it; None when there is none. A version or time is looked up as committed."""
+        if version is not None or timestamp is not None:
+            return self.lake.find(name, version, timestamp)
+        key = name.lower()
+        if (change := self._changes.get(key)) is not None:
+            return change.after
+        if key not in self._snapshots:
+            self._snapshots[key] = self._as_of_start(name)
+        return self._snapshots[key]
+
+    def visible(self, snapshot: Snapshot, condition: Condition | None = None) -> pa.Table:
+        """Its files: those committed, less those this transaction removed, and those it added."""
+        change = self._changes.get(snapshot.name.lower())
+        if change is None or change.after is not snapshot:
+            self._reads.setdefault(snapshot.name.lower(), []).append(condition or Condition())
+            return snapshots.files(self.lake.catalog, snapshot, condition)
+        parts = []
+        if change.base is not None:
+            # new columns of the index exist only after the commit: until then they rule nothing out
+            usable = condition if change.skip == snapshots.skip_columns(self.lake.catalog, change.base.table_id) else None
+            committed = snapshots.files(self.lake.catalog, change.base, usable)
+            gone = change.removed_keys()
+            parts.append(committed if gone is None else committed.join(gone, ["version", "action_order"], join_type="left anti"))
+            parts[0] = parts[0].sort_by([("version", "ascending"), ("action_order", "ascending")])
+        if (added := change.added_files()) is not None:
+            wanted = [c for c in parts[0].column_names if c in added.column_names] if parts else added.column_names
+            parts.append(added.select(wanted))
+        if not parts:
+            return _no_files()
+        return pa.concat_tables([_no_files(), *parts], promote_options="permissive")
+
+    def compile(self, snapshot: Snapshot, where: exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
+        change = self._changes.get(snapshot.name.lower())
+        columns = change.skip if change is not None else snapshots.skip_columns(self.lake.catalog, snapshot.table_id)
+        return predicates.compile_condition(where, columns, self.lake.evaluate, qualifiers)
+
+    @contextlib.contextmanager
+    def at_one_point(self) -> Iterator[None]:
+        self._pin()
+        with self.lake.at_one_point():
+            yield
+
+    def change(self, name: str) -> Change | None:
+        """What is staged for a table, begun when nothing was; None when there is no such table."""
+        key = name.lower()
+        if key not in self._changes:
+            if (base := self.find(name)) is None:
+                return None
+            self._changes[key] = Change(base, base, snapshots.skip_columns(self.lake.catalog, base.table_id))
+        return self._changes[key]
+
+    def stage(self, change: Change) -> None:
+        """Put a change in the place of the one before."""
+        self._changes[change.name.lower()] = change
+
+    def add(self, change: Change, adds: pa.Table) -> None:
+        if adds.num_rows:
+            change.adds.append(adds)
+            names = scan.file_names(self.lake.con, change.after.location, adds)
+            self._written += names.to_pylist()
+
+    def remove(self, change: Change, files: pa.Table) -> None:
+        """Take files out: committed ones are removed by the commit, staged ones are as if they had never been."""
+        if "version" in files.column_names and files.num_rows:
+            committed = files.filter(pc.is_valid(files["version"]))
+            if committed.num_rows:
+                change.removes.append(committed.select(["version", "action_order"]))
+        gone = files["path"].combine_chunks() if files.num_rows else pa.array([], pa.string())
+        change.adds = [t for t in (a.filter(pc.invert(pc.is_in(a["path"], gone))) for a in change.adds) if t.num_rows]
+
+    # --- inside
+
+    def _require_open(self) -> None:
+        if self._state != "open":
+            raise DeltaduckError(f"this transaction is {self._state}: begin another one")
+
+    def _need(self, table: str) -> Change:
+        change = self.change(table)
+        if change is None:
+            raise self.lake.not_found(table)
+        return change
+
+    def _describe(self, change: Change, operation: str, predicate: str | None) -> None:
+        if change.base is not None:
+            change.operation = operation
+            change.parameters = {"predicate": predicate or "true"}
+
+    def _pin(self) -> None:
+        if self._start is None:
+            self._start = dict(self.lake.catalog.rows("table_versions"))
+
+    def _as_of_start(self, name: str) -> Snapshot | None:
+        if self._start is None:
+            return self.lake.find(name)
+        head = self.lake.find(name)
+        if head is None or head.table_id not in self._start:
+            return None
+        return head if head.version == self._start[head.table_id] else self.lake.find(name, self._start[head.table_id])
+
+    def is_done(self, table: str, app: tuple[str, int]) -> bool:
+        """Has the application committed this version, or a later one, to the table?"""
+        snapshot = self.find(table)
+        if snapshot is None or snapshot.table_id < 0:
+            return False
+        ((version,),) = self.lake.catalog.rows("transaction_version", table_id=snapshot.table_id, app_id=str(app[0]))
+        return version is not None and version >= int(app[1])
+
+    def _all_changes(self) -> list[Change]:
+        changes = [*self._dropped.values(), *(c for c in self._changes.values())]
+        if self._isolation == "Serializable":  # what was only read must not have changed either
+            for key, conditions in self._reads.items():
+                if key not in self._changes and (base := self._snapshots.get(key)) is not None:
+                    changes.append(Change(base, base, [], reads=conditions))
+                elif key in self._changes:
+                    self._changes[key].reads += conditions
+        return changes
+
+
+def _no_files() -> pa.Table:
+    text, number = pa.string(), pa.int64()
+    kinds = {
+        "version": number, "action_order": number, "path": text, "size": number, "modification_time": number,
+        "partition_values": text, "num_records": number, "stats": text, "tags": text, "data_change": pa.bool_(),
+    }  # fmt: skip
+    return pa.schema(kinds).empty_table()

@@ -1,0 +1,91 @@
+-- name: lock_table
+-- The row that arbitrates a table's commits; other committers wait or fail on it.
+SELECT t.version, t.dropped_ms, v.commit_ms
+FROM dl_tables t
+LEFT JOIN dl_table_versions v ON v.table_id = t.table_id AND v.version = t.version
+WHERE t.table_id = :table_id;
+
+-- name: next_table_id
+-- Ids are never reused: tables are never deleted from the catalog.
+SELECT coalesce(max(table_id), 0) + 1 FROM dl_tables;
+
+-- name: location_taken
+-- Has any table, live or dropped, ever been at this place?
+SELECT count(*) FROM dl_tables WHERE location = :location;
+
+-- name: insert_table
+-- A new table, before its version 0.
+INSERT INTO dl_tables (table_id, table_name, name_key, location, version, uniform_since, has_files, created_ms)
+VALUES (:table_id, :table_name, :name_key, :location, -1, 0, FALSE, :now_ms);
+
+-- name: advance_table
+-- The new version; uniform_since rises with it when the schema changed.
+UPDATE dl_tables SET version = :version, uniform_since = coalesce(:uniform_since, uniform_since), has_files = has_files OR :adds
+WHERE table_id = :table_id;
+
+-- name: drop_table
+-- The name is free again; log and files stay.
+UPDATE dl_tables SET dropped_ms = :now_ms WHERE table_id = :table_id;
+
+-- name: insert_version
+-- The commit itself; its primary key lets one committer have a version.
+INSERT INTO dl_table_versions (table_id, version, commit_ms, commit_id, read_version, action_order, timestamp,
+    operation, operation_parameters, operation_metrics, isolation_level, is_blind_append, engine_info, txn_id,
+    user_name, user_metadata, extra)
+VALUES (:table_id, :version, :commit_ms, :commit_id, :read_version, 0, :commit_ms,
+    :operation, :operation_parameters, :operation_metrics, :isolation_level, :is_blind_append, :engine_info, :commit_id,
+    :user_name, :user_metadata, :extra);
+
+-- name: insert_metadata
+-- A metaData action.
+INSERT INTO dl_metadata_updates (table_id, version, action_order, id, name, description, format_provider, format_options,
+    schema_string, partition_columns, created_time, configuration)
+VALUES (:table_id, :version, 2, :id, :name, :description, 'parquet', '{}',
+    :schema_string, :partition_columns, :created_time, :configuration);
+
+-- name: insert_protocol
+-- A protocol action.
+INSERT INTO dl_protocol_updates (table_id, version, action_order, min_reader_version, min_writer_version,
+    reader_features, writer_features)
+VALUES (:table_id, :version, 1, :min_reader_version, :min_writer_version, :reader_features, :writer_features);
+
+-- name: insert_txn
+-- A txn action: what makes an application's commit idempotent.
+INSERT INTO dl_txn_actions (table_id, version, action_order, app_id, app_version, last_updated)
+VALUES (:table_id, :version, :action_order, :app_id, :app_version, :commit_ms);
+
+-- name: insert_removes
+-- A remove action for every file that this commit takes out. dl_staged_removes holds their (version, action_order).
+INSERT INTO dl_remove_files (table_id, version, action_order, path, deletion_timestamp, data_change, extended_file_metadata,
+    partition_values, size, tags, dv_id, dv_storage_type, dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality,
+    base_row_id, default_row_commit_version)
+SELECT a.table_id, :version, :first_order + row_number() OVER (ORDER BY a.version, a.action_order), a.path, :commit_ms,
+    :data_change, TRUE, a.partition_values, a.size, a.tags, a.dv_id, a.dv_storage_type, a.dv_path_or_inline_dv, a.dv_offset,
+    a.dv_size_in_bytes, a.dv_cardinality, a.base_row_id, a.default_row_commit_version
+FROM dl_add_files a
+JOIN dl_staged_removes s ON s.version = a.version AND s.action_order = a.action_order
+WHERE a.table_id = :table_id AND a.removed_version IS NULL;
+
+-- name: close_intervals
+-- The life of those files ends at this version.
+UPDATE dl_add_files SET removed_version = :version
+WHERE table_id = :table_id AND removed_version IS NULL
+  AND (version, action_order) IN (SELECT version, action_order FROM dl_staged_removes);
+
+-- name: count_removes
+-- How many files this commit took out.
+SELECT count(*) FROM dl_remove_files WHERE table_id = :table_id AND version = :version;
+
+-- name: insert_outbox
+-- The publication that this commit owes.
+INSERT INTO dl_mirror_status (table_id, version, status, is_checkpoint, attempts)
+VALUES (:table_id, :version, 'PENDING', :is_checkpoint, 0);
+
+-- name: insert_skip_column
+-- One indexed leaf column.
+INSERT INTO dl_skip_columns (table_id, ordinal, column_path, delta_type, is_partition)
+VALUES (:table_id, :ordinal, :column_path, :delta_type, :is_partition);
+
+-- name: delete_skip_columns
+-- Before the index is defined anew.
+DELETE FROM dl_skip_columns WHERE table_id = :table_id;

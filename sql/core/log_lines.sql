@@ -1,0 +1,118 @@
+-- The JSON of each action, from its row: what the mirror publishes. Optional fields that are NULL are left out.
+-- name: line_commit_info
+-- commitInfo
+SELECT table_id, version, action_order,
+    '{"commitInfo":{"timestamp":' || coalesce(CAST(timestamp AS TEXT), 'null')
+    || coalesce(',"inCommitTimestamp":' || in_commit_timestamp, '')
+    || coalesce(',"operation":' || json_quote(operation), '')
+    || coalesce(',"operationParameters":' || operation_parameters, '')
+    || coalesce(',"readVersion":' || read_version, '')
+    || coalesce(',"isolationLevel":' || json_quote(isolation_level), '')
+    || coalesce(',"isBlindAppend":' || CASE WHEN is_blind_append THEN 'true' ELSE 'false' END, '')
+    || coalesce(',"operationMetrics":' || operation_metrics, '')
+    || coalesce(',"engineInfo":' || json_quote(engine_info), '')
+    || coalesce(',"txnId":' || json_quote(txn_id), '')
+    || coalesce(',"userId":' || json_quote(user_id), '')
+    || coalesce(',"userName":' || json_quote(user_name), '')
+    || coalesce(',"userMetadata":' || json_quote(user_metadata), '')
+    || coalesce(',' || substr(extra, 2, length(extra) - 2), '')
+    || '}}' AS line
+FROM dl_table_versions
+WHERE action_order IS NOT NULL;
+
+-- name: line_protocol
+-- protocol
+SELECT table_id, version, action_order,
+    '{"protocol":{"minReaderVersion":' || min_reader_version || ',"minWriterVersion":' || min_writer_version
+    || coalesce(',"readerFeatures":' || reader_features, '')
+    || coalesce(',"writerFeatures":' || writer_features, '')
+    || coalesce(',' || substr(extra, 2, length(extra) - 2), '')
+    || '}}' AS line
+FROM dl_protocol_updates;
+
+-- name: line_metadata
+-- metaData
+SELECT table_id, version, action_order,
+    '{"metaData":{"id":' || json_quote(id)
+    || coalesce(',"name":' || json_quote(name), '')
+    || coalesce(',"description":' || json_quote(description), '')
+    || ',"format":{"provider":' || json_quote(format_provider) || ',"options":' || format_options || '}'
+    || ',"schemaString":' || json_quote(schema_string)
+    || ',"partitionColumns":' || partition_columns
+    || coalesce(',"createdTime":' || created_time, '')
+    || ',"configuration":' || configuration
+    || coalesce(',' || substr(extra, 2, length(extra) - 2), '')
+    || '}}' AS line
+FROM dl_metadata_updates;
+
+-- name: line_txn
+-- txn
+SELECT table_id, version, action_order,
+    '{"txn":{"appId":' || json_quote(app_id) || ',"version":' || app_version
+    || coalesce(',"lastUpdated":' || last_updated, '')
+    || coalesce(',' || substr(extra, 2, length(extra) - 2), '')
+    || '}}' AS line
+FROM dl_txn_actions;
+
+-- name: line_domain_metadata
+-- domainMetadata
+SELECT table_id, version, action_order,
+    '{"domainMetadata":{"domain":' || json_quote(domain) || ',"configuration":' || json_quote(configuration)
+    || ',"removed":' || CASE WHEN removed THEN 'true' ELSE 'false' END
+    || coalesce(',' || substr(extra, 2, length(extra) - 2), '')
+    || '}}' AS line
+FROM dl_domain_metadata;
+
+-- name: line_cdc
+-- cdc
+SELECT table_id, version, action_order,
+    '{"cdc":{"path":' || json_quote(path) || ',"partitionValues":' || partition_values || ',"size":' || size
+    || ',"dataChange":' || CASE WHEN data_change THEN 'true' ELSE 'false' END
+    || coalesce(',"tags":' || tags, '')
+    || coalesce(',' || substr(extra, 2, length(extra) - 2), '')
+    || '}}' AS line
+FROM dl_cdc_files;
+
+-- name: line_remove
+-- remove
+SELECT table_id, version, action_order,
+    '{"remove":{"path":' || json_quote(path)
+    || coalesce(',"deletionTimestamp":' || deletion_timestamp, '')
+    || ',"dataChange":' || CASE WHEN data_change THEN 'true' ELSE 'false' END
+    || coalesce(',"extendedFileMetadata":' || CASE WHEN extended_file_metadata THEN 'true' ELSE 'false' END, '')
+    || coalesce(',"partitionValues":' || partition_values, '')
+    || coalesce(',"size":' || size, '')
+    || coalesce(',"stats":' || json_quote(stats), '')
+    || coalesce(',"tags":' || tags, '')
+    || CASE WHEN dv_storage_type IS NULL THEN '' ELSE
+       ',"deletionVector":{"storageType":' || json_quote(dv_storage_type)
+       || ',"pathOrInlineDv":' || json_quote(dv_path_or_inline_dv)
+       || coalesce(',"offset":' || dv_offset, '')
+       || ',"sizeInBytes":' || dv_size_in_bytes || ',"cardinality":' || dv_cardinality || '}' END
+    || coalesce(',"baseRowId":' || base_row_id, '')
+    || coalesce(',"defaultRowCommitVersion":' || default_row_commit_version, '')
+    || coalesce(',' || substr(extra, 2, length(extra) - 2), '')
+    || '}}' AS line
+FROM dl_remove_files;
+
+-- name: line_add
+-- add
+SELECT table_id, version, action_order,
+    '{"add":{"path":' || json_quote(path)
+    || ',"partitionValues":' || partition_values
+    || ',"size":' || size
+    || ',"modificationTime":' || modification_time
+    || ',"dataChange":' || CASE WHEN data_change THEN 'true' ELSE 'false' END
+    || coalesce(',"stats":' || json_quote(stats), '')
+    || coalesce(',"tags":' || tags, '')
+    || CASE WHEN dv_storage_type IS NULL THEN '' ELSE
+       ',"deletionVector":{"storageType":' || json_quote(dv_storage_type)
+       || ',"pathOrInlineDv":' || json_quote(dv_path_or_inline_dv)
+       || coalesce(',"offset":' || dv_offset, '')
+       || ',"sizeInBytes":' || dv_size_in_bytes || ',"cardinality":' || dv_cardinality || '}' END
+    || coalesce(',"baseRowId":' || base_row_id, '')
+    || coalesce(',"defaultRowCommitVersion":' || default_row_commit_version, '')
+    || coalesce(',"clusteringProvider":' || json_quote(clustering_provider), '')
+    || coalesce(',' || substr(extra, 2, length(extra) - 2), '')
+    || '}}' AS line
+FROM dl_add_files;

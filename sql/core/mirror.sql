@@ -1,0 +1,86 @@
+-- name: pending
+-- What is owed to the mirror, in the order it must be published.
+SELECT s.table_id, t.table_name, t.location, s.version, s.is_checkpoint
+FROM dl_mirror_status s
+JOIN dl_tables t ON t.table_id = s.table_id
+WHERE s.status = 'PENDING'
+ORDER BY s.table_id, s.version;
+
+-- name: diverged
+-- Tables whose log somebody else has written to: nothing more is published there.
+SELECT table_id, min(version) FROM dl_mirror_status WHERE status = 'DIVERGED' GROUP BY table_id;
+
+-- name: mark_published
+-- All versions of a table up to this one are in the mirror.
+UPDATE dl_mirror_status SET status = 'SUCCESS', attempts = attempts + 1, last_error = NULL, published_ms = :now_ms
+WHERE table_id = :table_id AND version <= :version AND status = 'PENDING';
+
+-- name: mark_failed
+-- A publication did not succeed: it stays PENDING, or is DIVERGED for good.
+UPDATE dl_mirror_status SET status = :status, attempts = attempts + 1, last_error = :error
+WHERE table_id = :table_id AND version = :version;
+
+-- name: mirror_state
+-- One row per live table: how far the mirror is.
+SELECT t.table_name, t.version,
+       max(CASE WHEN s.status = 'SUCCESS' THEN s.version END),
+       count(CASE WHEN s.status = 'PENDING' THEN 1 END),
+       count(CASE WHEN s.status = 'DIVERGED' THEN 1 END),
+       min(CASE WHEN s.status <> 'SUCCESS' THEN v.commit_ms END),
+       max(s.last_error)
+FROM dl_tables t
+JOIN dl_mirror_status s ON s.table_id = t.table_id
+JOIN dl_table_versions v ON v.table_id = s.table_id AND v.version = s.version
+WHERE t.dropped_ms = 0
+GROUP BY t.table_name, t.name_key, t.version
+ORDER BY t.name_key;
+
+-- name: mirrored_versions
+-- Every version of a table, what is owed for it, and its time.
+SELECT s.version, s.status, s.is_checkpoint, v.commit_ms
+FROM dl_mirror_status s
+JOIN dl_table_versions v ON v.table_id = s.table_id AND v.version = s.version
+WHERE s.table_id = :table_id
+ORDER BY s.version;
+
+-- name: commit_time
+-- When a version was committed.
+SELECT commit_ms FROM dl_table_versions WHERE table_id = :table_id AND version = :version;
+
+-- name: checkpoint_files
+-- Live files at a version, as a checkpoint holds them.
+SELECT path, partition_values, size, modification_time, stats, tags, dv_storage_type, dv_path_or_inline_dv, dv_offset,
+       dv_size_in_bytes, dv_cardinality, base_row_id, default_row_commit_version, clustering_provider
+FROM dl_add_files
+WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version)
+ORDER BY version, action_order;
+
+-- name: checkpoint_removes
+-- Tombstones younger than the retention: the last word on their file is a remove.
+SELECT r.path, r.deletion_timestamp, r.extended_file_metadata, r.partition_values, r.size, r.dv_storage_type,
+       r.dv_path_or_inline_dv, r.dv_offset, r.dv_size_in_bytes, r.dv_cardinality, r.base_row_id, r.default_row_commit_version
+FROM dl_remove_files r
+WHERE r.table_id = :table_id AND r.version <= :version AND coalesce(r.deletion_timestamp, 0) > :since_ms
+  AND NOT EXISTS (SELECT 1 FROM dl_add_files a
+                  WHERE a.table_id = r.table_id AND a.path = r.path AND a.dv_id = r.dv_id AND a.version >= r.version
+                    AND a.version <= :version)
+  AND NOT EXISTS (SELECT 1 FROM dl_remove_files later
+                  WHERE later.table_id = r.table_id AND later.path = r.path AND later.dv_id = r.dv_id
+                    AND later.version > r.version AND later.version <= :version)
+ORDER BY r.version, r.action_order;
+
+-- name: checkpoint_txns
+-- The last version of each application.
+SELECT app_id, max(app_version) AS app_version, max(last_updated) AS last_updated
+FROM dl_txn_actions
+WHERE table_id = :table_id AND version <= :version
+GROUP BY app_id
+ORDER BY app_id;
+
+-- name: checkpoint_domains
+-- Domains in force.
+SELECT d.domain, d.configuration
+FROM dl_domain_metadata d
+WHERE d.table_id = :table_id AND NOT d.removed
+  AND d.version = (SELECT max(version) FROM dl_domain_metadata WHERE table_id = :table_id AND domain = d.domain AND version <= :version)
+ORDER BY d.domain;

@@ -1,0 +1,72 @@
+-- name: head
+-- A live table by name, with its metadata and protocol as of its latest version.
+SELECT t.table_id, t.table_name, t.location, t.version, t.version AS latest, t.uniform_since, t.has_files,
+       m.id, m.name, m.description, m.schema_string, m.partition_columns, m.configuration, m.created_time,
+       p.min_reader_version, p.min_writer_version, p.reader_features, p.writer_features
+FROM dl_tables t
+JOIN dl_metadata_updates m ON m.table_id = t.table_id
+ AND m.version = (SELECT max(version) FROM dl_metadata_updates WHERE table_id = t.table_id)
+JOIN dl_protocol_updates p ON p.table_id = t.table_id
+ AND p.version = (SELECT max(version) FROM dl_protocol_updates WHERE table_id = t.table_id)
+WHERE t.name_key = :name_key AND t.dropped_ms = 0;
+
+-- name: as_of
+-- The same at an earlier version.
+SELECT t.table_id, t.table_name, t.location, v.version, t.version AS latest, t.uniform_since, t.has_files,
+       m.id, m.name, m.description, m.schema_string, m.partition_columns, m.configuration, m.created_time,
+       p.min_reader_version, p.min_writer_version, p.reader_features, p.writer_features
+FROM dl_tables t
+JOIN dl_table_versions v ON v.table_id = t.table_id AND v.version = :version
+JOIN dl_metadata_updates m ON m.table_id = t.table_id
+ AND m.version = (SELECT max(version) FROM dl_metadata_updates WHERE table_id = t.table_id AND version <= :version)
+JOIN dl_protocol_updates p ON p.table_id = t.table_id
+ AND p.version = (SELECT max(version) FROM dl_protocol_updates WHERE table_id = t.table_id AND version <= :version)
+WHERE t.name_key = :name_key AND t.dropped_ms = 0;
+
+-- name: latest_version
+-- The newest committed version of a table.
+SELECT version FROM dl_tables WHERE table_id = :table_id AND dropped_ms = 0;
+
+-- name: version_at
+-- The newest version committed at or before a time, and the time of the table's first one.
+SELECT max(CASE WHEN v.commit_ms <= :at_ms THEN v.version END), min(v.commit_ms), min(v.version), max(v.version)
+FROM dl_table_versions v
+JOIN dl_tables t ON t.table_id = v.table_id
+WHERE t.name_key = :name_key AND t.dropped_ms = 0;
+
+-- name: skip_columns
+-- What the skip index of a table holds.
+SELECT ordinal, column_path, delta_type, is_partition FROM dl_skip_columns WHERE table_id = :table_id ORDER BY ordinal;
+
+-- name: files
+-- The files of a table at a version, in the order they were added.
+SELECT version, action_order, path, size, modification_time, partition_values, num_records, stats, tags, data_change
+FROM dl_add_files
+WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version)
+ORDER BY version, action_order;
+
+-- name: file_totals
+-- How many files, bytes and rows a table has at a version.
+SELECT count(*), coalesce(sum(size), 0), sum(num_records)
+FROM dl_add_files
+WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version);
+
+-- name: history
+-- Every commit of a table, newest first.
+SELECT version, commit_ms, operation, operation_parameters, operation_metrics, read_version, isolation_level,
+       is_blind_append, engine_info, user_name, user_metadata, commit_id
+FROM dl_table_versions
+WHERE table_id = :table_id AND version <= :version
+ORDER BY version DESC;
+
+-- name: transaction_version
+-- The highest version that an application has committed.
+SELECT max(app_version) FROM dl_txn_actions WHERE table_id = :table_id AND app_id = :app_id;
+
+-- name: skip_sources
+-- What the skip index is derived from. exact_max: no NaN hides above a float's maximum, which only our own writer promises.
+SELECT a.version, a.action_order, a.stats, a.partition_values, coalesce(v.engine_info LIKE :ours, FALSE) AS exact_max
+FROM dl_add_files a
+JOIN dl_table_versions v ON v.table_id = a.table_id AND v.version = a.version
+WHERE a.table_id = :table_id
+ORDER BY a.version, a.action_order;
