@@ -1,0 +1,62 @@
+"""What every test starts from: a lake on each kind of catalog, and a few small frames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import deltaduck
+from deltaduck import Lake
+
+# One entry per database that can hold a catalog. Everything that uses `lake` or `open_lake` runs on all of them.
+CATALOGS: dict[str, Callable[[Path], Lake]] = {
+    "duckdb": lambda root: deltaduck.connect(root / "lake.duckdb"),
+}
+
+
+@pytest.fixture(params=CATALOGS)
+def open_lake(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Lake]]:
+    """Opens this test's lake, each time it is called; closes them all at the end."""
+    opened: list[Lake] = []
+
+    def open_it() -> Lake:
+        opened.append(CATALOGS[request.param](tmp_path))
+        return opened[-1]
+
+    yield open_it
+    for lake in opened:
+        lake.close()
+
+
+@pytest.fixture
+def lake(open_lake: Callable[[], Lake]) -> Lake:
+    """An empty lake in a directory of its own; its data goes below ``tmp_path / "lake.delta"``."""
+    return open_lake()
+
+
+@pytest.fixture
+def people() -> pa.Table:
+    """Three rows, one of them with a NULL."""
+    return pa.table({"id": [1, 2, 3], "name": ["Ada", "Bo", None]})
+
+
+@pytest.fixture
+def days() -> pa.Table:
+    """Six rows over three days, to partition by."""
+    return pa.table({"day": ["mon", "mon", "tue", "tue", "wed", None], "n": [1, 2, 3, 4, 5, 6]})
+
+
+@pytest.fixture
+def log() -> Callable[[Lake, str, int], list[dict[str, Any]]]:
+    """(lake, table, version) -> the actions of the published JSON commit, in order."""
+
+    def actions(lake: Lake, table: str, version: int) -> list[dict[str, Any]]:
+        path = Path(lake.table(table).detail()["location"], "_delta_log", f"{version:020d}.json")
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    return actions
