@@ -210,7 +210,7 @@ def stats_structure(columns: Sequence[SkipColumn]) -> str:
 
 def partition_structure(columns: Sequence[SkipColumn]) -> str:
     """The JSON structure by which ``from_json`` reads partition values into `p`."""
-    return json.dumps({c.path[0]: "VARCHAR" for c in columns if c.is_partition} or {"": "VARCHAR"}, ensure_ascii=False)
+    return json.dumps({c.path[0]: "VARCHAR" for c in columns if c.is_partition} or {"_": "VARCHAR"}, ensure_ascii=False)
 
 
 def _json_type(type_: str) -> str:
