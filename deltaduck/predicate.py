@@ -81,6 +81,8 @@ class _Compiler:
 
     def could_match(self, node: exp.Expr, negated: bool) -> str:
         """SQL that is true for every file with a row for which `node` is true (false, when negated)."""
+        if node.args.get("negate"):  # x NOT LIKE y, as sqlglot holds it
+            negated = not negated
         match node:
             case exp.Paren():
                 return self.could_match(node.this, negated)

@@ -1,0 +1,94 @@
+"""Where files live: whole or absent, never overwritten unless asked."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from deltaduck import storage
+from deltaduck.errors import StorageError
+
+
+def visible(root: Path) -> list[str]:
+    return sorted(p.name for p in root.rglob("*") if p.is_file())
+
+
+def test_a_file_is_put_once(tmp_path: Path) -> None:
+    assert storage.put_if_absent(str(tmp_path), "a.json", b"first")
+    assert not storage.put_if_absent(str(tmp_path), "a.json", b"second")
+    assert storage.read(str(tmp_path), "a.json") == b"first"
+    assert visible(tmp_path) == ["a.json"]  # no traces of either attempt
+
+
+def test_of_many_writers_one_wins_and_its_bytes_are_whole(tmp_path: Path) -> None:
+    barrier = threading.Barrier(8)
+    wins: list[int] = []
+
+    def put(n: int) -> None:
+        barrier.wait()
+        if storage.put_if_absent(str(tmp_path), "a.json", bytes([n]) * 100_000):
+            wins.append(n)
+
+    threads = [threading.Thread(target=put, args=(n,)) for n in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(wins) == 1
+    assert storage.read(str(tmp_path), "a.json") == bytes(wins) * 100_000
+    assert visible(tmp_path) == ["a.json"]
+
+
+def test_a_file_can_say_when_it_was_committed(tmp_path: Path) -> None:
+    storage.put_if_absent(str(tmp_path), "a.json", b"x", modified_ms=1_700_000_000_123)
+    assert os.stat(tmp_path / "a.json").st_mtime_ns == 1_700_000_000_123_000_000
+
+
+def test_a_finished_file_is_moved_into_place_once(tmp_path: Path) -> None:
+    for content, expected in ((b"first", True), (b"second", False)):
+        source = tmp_path / "hidden"
+        source.write_bytes(content)
+        assert storage.put_file_if_absent(str(tmp_path), "c.parquet", str(source)) is expected
+        assert visible(tmp_path) == ["c.parquet"]
+    assert storage.read(str(tmp_path), "c.parquet") == b"first"
+
+
+def test_replacing_is_asked_for_by_name(tmp_path: Path) -> None:
+    storage.replace(str(tmp_path), "_last_checkpoint", b"1")
+    storage.replace(str(tmp_path), "_last_checkpoint", b"2")
+    assert storage.read(str(tmp_path), "_last_checkpoint") == b"2"
+    assert visible(tmp_path) == ["_last_checkpoint"]
+
+
+def test_what_is_not_there_reads_as_none(tmp_path: Path) -> None:
+    assert storage.read(str(tmp_path), "nothing") is None
+    assert not storage.exists(str(tmp_path), "nothing")
+
+
+def test_removing_what_is_gone_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    storage.remove([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.parametrize("call", ["put_if_absent", "replace"])
+def test_storage_that_refuses_is_named(tmp_path: Path, call: str) -> None:
+    (tmp_path / "_delta_log").write_text("a file where a directory should be")
+    with pytest.raises(StorageError, match=r"_delta_log/0\.json") as e:
+        getattr(storage, call)(str(tmp_path), "_delta_log/0.json", b"x")
+    assert isinstance(e.value.__cause__, OSError)
+
+
+def test_roots_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.normalize("data/") == str(tmp_path / "data")
+    assert storage.normalize(f"file://{tmp_path}/data") == str(tmp_path / "data")
+
+
+def test_a_store_that_is_not_there_yet_is_refused_without_its_secrets() -> None:
+    with pytest.raises(StorageError, match="s3://") as e:
+        storage.normalize("s3://key:secret@bucket/path")
+    assert "secret" not in str(e.value)
