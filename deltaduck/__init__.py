@@ -18,6 +18,7 @@ from deltaduck.errors import (
     UriError,
     VersionNotFoundError,
 )
+from deltaduck.frontends.functions import register
 from deltaduck.lake import Lake, connect
 from deltaduck.table import DeltaTable
 from deltaduck.transaction import Transaction
@@ -43,4 +44,5 @@ __all__ = [
     "VersionNotFoundError",
     "__version__",
     "connect",
+    "register",
 ]

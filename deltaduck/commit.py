@@ -24,7 +24,7 @@ from deltaduck.protocol.schema import to_json
 from deltaduck.snapshot import Snapshot
 
 ADD_COLUMNS = ["path", "partition_values", "size", "modification_time", "data_change", "stats", "num_records"]
-KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc", "remove", "add")
+KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc", "remove", "add", "add_rich")
 
 
 @dataclass(frozen=True)
@@ -48,31 +48,43 @@ def apply(catalog: Catalog, changes: Sequence[Change], isolation: str | None = N
     """
     commit_id = str(uuid.uuid4())
     existing = sorted((c for c in changes if c.base is not None), key=lambda c: c.after.table_id)
-    states = [(c, *_lock(catalog, c, isolation)) for c in existing]
-    commit_ms = max([now_ms(), *(last + 1 for _, _, last in states)])
+    states = [(c, _lock(catalog, c, isolation)) for c in existing]
+    commit_ms = max([now_ms(), *(state.commit_ms + 1 for _, state in states)])
     done = []
-    for change, current, _ in states:
+    for change, state in states:
         if change.dropped:
-            catalog.run("drop_table", table_id=change.after.table_id, now_ms=commit_ms)
-            skip_index.drop(catalog, change.after.table_id)
+            catalog.run("drop_table", table_id=state.table_id, now_ms=commit_ms)
+            skip_index.drop(catalog, state.table_id)
             row_views.drop(catalog, change.after)
         elif not change.changes_nothing:
-            done.append(_write(catalog, change, change.after.table_id, current + 1, commit_ms, commit_id, isolation))
+            done.append(_write(catalog, change, state, commit_ms, commit_id, isolation))
     for change in changes:
         if change.base is None:
-            table_id = _create(catalog, change, commit_ms)
-            done.append(_write(catalog, change, table_id, 0, commit_ms, commit_id, isolation))
+            done.append(_write(catalog, change, _create(catalog, change, commit_ms), commit_ms, commit_id, isolation))
     return done
 
 
-def _lock(catalog: Catalog, change: Change, isolation: str | None) -> tuple[int, int]:
-    """(current version, time of the last commit) of a table, after checking for conflicts."""
+@dataclass(frozen=True)
+class _State:
+    """The locked row of a table, as it is before the commit."""
+
+    table_id: int
+    version: int
+    commit_ms: int
+    metadata_version: int
+    protocol_version: int
+    uniform_since: int
+    has_files: bool
+
+
+def _lock(catalog: Catalog, change: Change, isolation: str | None) -> _State:
+    """Lock a table's row and check for conflicts with the commits since the version that was read."""
     base = change.base
     assert base is not None
     rows = catalog.rows("lock_table", table_id=base.table_id)
     if not rows or rows[0][1]:
         raise TableNotFoundError(f"table {base.name!r} was dropped after this transaction read it; nothing was committed")
-    ((current, _, last_ms),) = rows
+    ((current, _, *rest),) = rows
     if current != base.version:
         level = isolation or base.configuration.get("delta.isolationLevel", "WriteSerializable")
         if change.dropped:
@@ -80,10 +92,10 @@ def _lock(catalog: Catalog, change: Change, isolation: str | None) -> tuple[int,
                 base.name, base.version, current, "it was changed after this transaction decided to drop it"
             )
         conflicts.check(catalog, change, current, serializable=level == "Serializable")
-    return current, last_ms
+    return _State(base.table_id, current, *rest)
 
 
-def _create(catalog: Catalog, change: Change, commit_ms: int) -> int:
+def _create(catalog: Catalog, change: Change, commit_ms: int) -> _State:
     after = change.after
     if catalog.rows("head", name_key=after.name.lower()):
         raise TableExistsError(f"table {after.name!r} exists already; use mode='append' or 'overwrite', or another name")
@@ -99,52 +111,82 @@ def _create(catalog: Catalog, change: Change, commit_ms: int) -> int:
         now_ms=commit_ms,
     )
     skip_index.create(catalog, table_id, change.skip)
-    return int(table_id)
+    return _State(table_id, -1, commit_ms, -1, -1, 0, False)
 
 
-def _write(
-    catalog: Catalog, change: Change, table_id: int, version: int, commit_ms: int, commit_id: str, isolation: str | None
-) -> Committed:
-    after, base = change.after, change.base
-    scope = {"table_id": table_id, "version": version}
+def _write(catalog: Catalog, change: Change, state: _State, commit_ms: int, commit_id: str, isolation: str | None) -> Committed:
+    after, base, version = change.after, change.base, state.version + 1
+    scope = {"table_id": state.table_id, "version": version}
     adds, removes = change.added_files(), change.removed_keys()
-    kinds = ["commit_info"]
+    kinds = {"commit_info"}
     next_order = 3
-    if base is None or base.protocol != after.protocol:
-        kinds.append("protocol")
+    if new_protocol := base is None or base.protocol != after.protocol:
+        kinds.add("protocol")
         _insert_protocol(catalog, scope, after)
-    if change.replaces_metadata:
-        kinds.append("metadata")
+    if new_metadata := change.replaces_metadata:
+        kinds.add("metadata")
         _insert_metadata(catalog, scope, after, commit_ms)
+        if base is not None:
+            skip_index.redefine(catalog, state.table_id, change.skip)
     for app_id, app_version in change.app_transactions.items():
-        kinds[2:] = [k for k in kinds[2:] if k != "txn"] + ["txn"]
+        kinds.add("txn")
         catalog.run("insert_txn", **scope, action_order=next_order, app_id=app_id, app_version=app_version, commit_ms=commit_ms)
         next_order += 1
     if removes is not None and removes.num_rows:
-        kinds.append("remove")
+        kinds.add("remove")
         _remove(catalog, change, scope, removes, next_order, commit_ms)
         next_order += removes.num_rows
-    if base is not None and change.replaces_metadata:
-        skip_index.redefine(catalog, table_id, change.skip)
     if adds is not None and adds.num_rows:
-        kinds.append("add")
+        kinds.add("add")
         _add(catalog, scope, adds, next_order, skip_index.names(change.skip))
+    _insert_version(catalog, change, scope, commit_ms, commit_id, isolation, _metrics(change, adds, removes))
+    has_files = state.has_files or "add" in kinds
+    catalog.run(
+        "advance_table", **scope, commit_ms=commit_ms, has_files=has_files,
+        metadata_version=version if new_metadata else state.metadata_version,
+        protocol_version=version if new_protocol else state.protocol_version,
+        uniform_since=version if change.replaces_layout else state.uniform_since,
+    )  # fmt: skip
     interval = int(after.configuration.get("delta.checkpointInterval", "10"))
     is_checkpoint = version > 0 and version % interval == 0
-    blind = base is not None and not change.reads and not change.removes and not change.replaces_metadata
-    catalog.run(
-        "insert_version", **scope, commit_ms=commit_ms, commit_id=commit_id, read_version=base.version if base else None,
-        operation=change.operation, operation_parameters=json.dumps(change.parameters, ensure_ascii=False),
-        operation_metrics=json.dumps({k: str(v) for k, v in _metrics(change, adds, removes).items()}),
-        isolation_level=isolation or after.configuration.get("delta.isolationLevel", "WriteSerializable"),
-        is_blind_append=blind, engine_info=f"{skip_index.ENGINE}/{__version__}", user_name=_user(),
-        user_metadata=change.user_metadata, extra=json.dumps(dict(change.extra), ensure_ascii=False) if change.extra else None,
-    )  # fmt: skip
-    catalog.run("advance_table", **scope, uniform_since=version if change.replaces_layout else None, adds="add" in kinds)
     catalog.run("insert_outbox", **scope, is_checkpoint=is_checkpoint)
-    if change.replaces_metadata or ("add" in kinds and not after.has_files):
-        row_views.publish(catalog, after, table_id, has_files=after.has_files or "add" in kinds)
-    return Committed(table_id, after.name, after.location, version, commit_ms, is_checkpoint, tuple(kinds))
+    if new_metadata or has_files != state.has_files:
+        row_views.publish(catalog, after, state.table_id, has_files=has_files)
+    in_order = tuple(kind for kind in KINDS if kind in kinds)
+    return Committed(state.table_id, after.name, after.location, version, commit_ms, is_checkpoint, in_order)
+
+
+def _insert_version(
+    catalog: Catalog, change: Change, scope: dict[str, int], commit_ms: int, commit_id: str, isolation: str | None,
+    metrics: dict[str, int],
+) -> None:  # fmt: skip
+    """The commit's own row, and its commitInfo."""
+    base, after = change.base, change.after
+    info = {
+        "timestamp": commit_ms,
+        "operation": change.operation,
+        "operationParameters": change.parameters,
+        "readVersion": base.version if base else None,
+        "isolationLevel": isolation or after.configuration.get("delta.isolationLevel", "WriteSerializable"),
+        "isBlindAppend": base is not None and not (change.reads or change.removes or change.replaces_metadata),
+        "operationMetrics": {k: str(v) for k, v in metrics.items()},
+        "engineInfo": f"{skip_index.ENGINE}/{__version__}",
+        "txnId": commit_id,
+        "userName": _user(),
+        "userMetadata": change.user_metadata,
+        **change.extra,
+    }
+    catalog.run(
+        "insert_version", **scope, commit_ms=commit_ms, commit_id=commit_id, read_version=info["readVersion"],
+        commit_info=_json({k: v for k, v in info.items() if v is not None}), operation=change.operation,
+        operation_parameters=_json(change.parameters), operation_metrics=_json(info["operationMetrics"]),
+        isolation_level=info["isolationLevel"], is_blind_append=info["isBlindAppend"], engine_info=info["engineInfo"],
+        user_name=info["userName"], user_metadata=change.user_metadata,
+    )  # fmt: skip
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _insert_protocol(catalog: Catalog, scope: dict[str, int], after: Snapshot) -> None:
@@ -159,8 +201,8 @@ def _insert_protocol(catalog: Catalog, scope: dict[str, int], after: Snapshot) -
 def _insert_metadata(catalog: Catalog, scope: dict[str, int], after: Snapshot, commit_ms: int) -> None:
     catalog.run(
         "insert_metadata", **scope, id=after.metadata_id, name=after.metadata_name, description=after.description,
-        schema_string=to_json(after.schema), partition_columns=json.dumps(after.partition_columns, ensure_ascii=False),
-        configuration=json.dumps(dict(after.configuration), ensure_ascii=False, sort_keys=True),
+        schema_string=to_json(after.schema), partition_columns=_json(after.partition_columns),
+        configuration=_json(dict(sorted(after.configuration.items()))),
         created_time=after.created_ms if after.created_ms is not None else commit_ms,
     )  # fmt: skip
 

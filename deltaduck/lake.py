@@ -193,7 +193,7 @@ class Lake:
     def compile(self, snapshot: Snapshot, where: exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
         if where is None:
             return Condition()
-        columns = snapshots.skip_columns(self.catalog, snapshot.table_id)
+        columns = snapshots.skip_columns(self.catalog, snapshot)
         return predicates.compile_condition(where, columns, self.evaluate, qualifiers)
 
     @contextlib.contextmanager
@@ -235,7 +235,7 @@ class Lake:
     def open_source(self, frame: Any, reader: Any) -> Source:
         """Rows to write, from whatever the user gave."""
         if isinstance(frame, str):
-            query, _ = sql.plan(self, reader, frame, sql.caller_frame())
+            query = sql.plan(self, reader, frame, sql.caller_frame())
             try:
                 return frames.from_query(self.con, query)
             except duckdb.Error as e:

@@ -40,7 +40,7 @@ def rows_sql(snapshot: Snapshot, table_id: int, alive: str, has_files: bool) -> 
     values = [(i, f) for i, f in enumerate(snapshot.schema) if f.name in snapshot.partition_columns]
     live = ", ".join(
         [f"{scan.full_path('path', snapshot.location)} AS dl_path"]
-        + [f"{partitions.deserialize(_value(f.physical_name), f.type)} AS dl_value_{i}" for i, f in values]
+        + [f"{partitions.deserialize(scan.partition_value(f.physical_name), f.type)} AS dl_value_{i}" for i, f in values]
     )
     columns = ", ".join(
         f"{f'l.dl_value_{i}' if (i, f) in values else 'r.' + quote(scan.column_alias(snapshot.schema, i))} AS {quote(f.name)}"
@@ -50,7 +50,3 @@ def rows_sql(snapshot: Snapshot, table_id: int, alive: str, has_files: bool) -> 
         f"SELECT {columns} FROM {source} r JOIN (SELECT {live} FROM dl_add_files WHERE table_id = {table_id} AND {alive}) l "
         "ON r.dl_filename = l.dl_path"
     )
-
-
-def _value(column: str) -> str:
-    return f"from_json(partition_values, '\"MAP(VARCHAR,VARCHAR)\"')[{literal(column)}]"

@@ -6,70 +6,62 @@ come from the table's schema: a file that lacks a column answers NULL.
 
 from __future__ import annotations
 
-import itertools
-import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from deltaduck.protocol import partitions
-from deltaduck.protocol.schema import Field, Struct, literal, quote, to_duckdb
+from deltaduck.protocol.schema import Struct, literal, quote, to_duckdb
 from deltaduck.snapshot import Snapshot
 
-_numbers = itertools.count()
-INLINE = 32  # files that are written into the SQL; longer lists go into a variable of the connection
 
+def scan_sql(connection: Any, snapshot: Snapshot, files: pa.Table, extra: str = "") -> str:
+    """A query for the rows of `files`.
 
-def empty_sql(schema: Struct) -> str:
-    """A query of the schema's columns without rows."""
-    return "SELECT " + ", ".join(f"CAST(NULL AS {to_duckdb(f.type)}) AS {quote(f.name)}" for f in schema) + " WHERE false"
-
-
-def scan_sql(
-    connection: Any, snapshot: Snapshot, files: pa.Table, extra: str = "", *, inline: bool = False
-) -> tuple[str, list[str]]:
-    """A query for the rows of `files`, and the connection's variables that it needs (see `release`).
-
-    extra: further select items, over file_index (0-based, in the order of `files`), file_row_number and filename.
-    inline: write the file list into the SQL however long it is, for use on another connection.
+    extra: one further select item, over file_index (0-based, in the order of `files`), file_row_number and filename.
     """
     if files.num_rows == 0:
-        empty = empty_sql(snapshot.schema)
-        return (empty.replace(" WHERE false", f", {_null_extra(extra)} WHERE false") if extra else empty), []
-    variables: list[str] = []
-
-    def constant(values: Sequence[str | None] | pa.ChunkedArray, sql_type: str) -> str:
-        if inline or files.num_rows <= INLINE:
-            rows = values.to_pylist() if isinstance(values, pa.ChunkedArray) else values
-            return "[" + ", ".join("NULL" if v is None else literal(v) for v in rows) + f"]::{sql_type}[]"
-        name = f"dl_scan_{next(_numbers)}"
-        variables.append(name)
-        connection.register("dl_scan_values", pa.table({"v": values, "n": pa.array(range(files.num_rows), pa.int64())}))
-        connection.execute(f"SET VARIABLE {name} = (SELECT list(v ORDER BY n)::{sql_type}[] FROM dl_scan_values)")
-        connection.unregister("dl_scan_values")
-        return f"getvariable('{name}')" if sql_type == "VARCHAR" else f"getvariable('{name}')::{sql_type}[]"
-
-    paths = constant(file_names(connection, snapshot.location, files), "VARCHAR")
-    parts = partition_values(connection, snapshot, files)
+        return empty_sql(snapshot.schema, extra)
+    paths, values = _lists(connection, snapshot, files)
     select = []
     for i, f in enumerate(snapshot.schema):
-        value = (
-            _partition_item(f, constant(parts[f.name], "VARCHAR")) if f.name in parts else quote(column_alias(snapshot.schema, i))
-        )
+        if f.name in values:
+            value = partitions.deserialize(f"({values[f.name]})[CAST(file_index AS BIGINT) + 1]", f.type)
+        else:
+            value = quote(column_alias(snapshot.schema, i))
         select.append(f"{value} AS {quote(f.name)}")
-    if extra:
-        select.append(extra)
     source = read_parquet(paths, snapshot, uniform=is_uniform(snapshot, files))
-    return f"SELECT {', '.join(select)} FROM {source}", variables
+    return f"SELECT {', '.join([*select, extra] if extra else select)} FROM {source}"
 
 
-def _partition_item(f: Field, values: str) -> str:
-    return partitions.deserialize(f"({values})[CAST(file_index AS BIGINT) + 1]", f.type)
+def empty_sql(schema: Struct, extra: str = "") -> str:
+    """A query of the schema's columns without rows."""
+    items = [f"CAST(NULL AS {to_duckdb(f.type)}) AS {quote(f.name)}" for f in schema]
+    if extra:
+        items.append(f"CAST(NULL AS BIGINT) AS {extra.rsplit(' AS ', 1)[-1]}")
+    return f"SELECT {', '.join(items)} WHERE false"
 
 
-def _null_extra(extra: str) -> str:
-    return ", ".join(f"NULL AS {item.rsplit(' AS ', 1)[-1]}" for item in extra.split(", "))
+def _lists(connection: Any, snapshot: Snapshot, files: pa.Table) -> tuple[str, dict[str, str]]:
+    """SQL constants: the list of file names, and for each partition column the list of the log's strings.
+
+    They are JSON text that DuckDB folds into a list when it binds: a list literal of as many members takes it ten times as long.
+    """
+    parts = [f for f in snapshot.schema if f.name in snapshot.partition_columns]
+    items = [full_path("path", snapshot.location)] + [partition_value(f.physical_name) for f in parts]
+    lists = ", ".join(f"CAST(to_json(list({item})) AS VARCHAR)" for item in items)
+    connection.register("dl_scan_files", files.select(["path", "partition_values"]))
+    try:
+        (row,) = connection.execute(f"SELECT {lists} FROM dl_scan_files").fetchall()
+    finally:
+        connection.unregister("dl_scan_files")
+    paths, *values = [f"from_json({literal(text)}, '[\"VARCHAR\"]')" for text in row]
+    return paths, dict(zip([f.name for f in parts], values, strict=True))
+
+
+def partition_value(column: str) -> str:
+    """SQL: the log's string of a partition column, from `partition_values`."""
+    return f"from_json(partition_values, '\"MAP(VARCHAR,VARCHAR)\"')[{literal(column)}]"
 
 
 def read_parquet(paths: str, snapshot: Snapshot, *, uniform: bool) -> str:
@@ -107,9 +99,14 @@ def is_uniform(snapshot: Snapshot, files: pa.Table) -> bool:
     return all(v is None or v >= snapshot.uniform_since for v in (files["version"][0].as_py(), files["version"][-1].as_py()))
 
 
-def file_names(connection: Any, location: str, files: pa.Table) -> pa.ChunkedArray:
+def file_names(connection: Any, location: str, files: pa.Table) -> list[str]:
     """Where the files lie: the log's paths decoded, and made absolute."""
-    return decode(connection, files.select(["path"]), f"{full_path('path', location)} AS v")
+    connection.register("dl_scan_files", files.select(["path"]))
+    try:
+        rows = connection.sql(f"SELECT {full_path('path', location)} AS name FROM dl_scan_files").to_arrow_table()
+    finally:
+        connection.unregister("dl_scan_files")
+    return rows["name"].to_pylist()  # type: ignore[no-any-return]
 
 
 def full_path(path: str, location: str) -> str:
@@ -119,50 +116,3 @@ def full_path(path: str, location: str) -> str:
         f"CASE WHEN starts_with({path}, '/') THEN {decoded} WHEN starts_with({path}, 'file:/') "
         f"THEN regexp_replace({decoded}, '^file:/*', '/') ELSE {literal(location + '/')} || {decoded} END"
     )
-
-
-def partition_values(connection: Any, snapshot: Snapshot, files: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """The log's string of every partition column, per file."""
-    out = {}
-    for name in snapshot.partition_columns:
-        f = snapshot.schema.get(name)
-        assert f is not None
-        item = f"from_json(partition_values, '\"MAP(VARCHAR,VARCHAR)\"')[{literal(f.physical_name)}] AS v"
-        out[f.name] = decode(connection, files.select(["partition_values"]), item)
-    return out
-
-
-def decode(connection: Any, rows: pa.Table, item: str) -> pa.ChunkedArray:
-    """One SQL expression over every row of an Arrow table, in order."""
-    connection.register("dl_scan_rows", rows)
-    try:
-        return connection.sql(f"SELECT {item} FROM dl_scan_rows").to_arrow_table().column("v")
-    finally:
-        connection.unregister("dl_scan_rows")
-
-
-def release(connection: Any, relation: Any, variables: Sequence[str]) -> None:
-    """Forget the variables of a scan when its relation goes."""
-    if variables:
-        weakref.finalize(relation, _forget, weakref.ref(connection), tuple(variables)).atexit = False
-
-
-def forget(connection: Any, variables: Sequence[str]) -> None:
-    """Forget the variables of a scan that has run."""
-    for name in variables:
-        connection.execute(f"RESET VARIABLE {name}")
-
-
-def _forget(connection: Any, variables: Sequence[str]) -> None:
-    live = connection()
-    if live is not None:
-        _pending.setdefault(id(live), []).extend(variables)
-
-
-# a finalizer may run in the middle of another statement, so variables are dropped before the next one
-_pending: dict[int, list[str]] = {}
-
-
-def drop_forgotten(connection: Any) -> None:
-    """Drop the variables of scans whose relations are gone."""
-    forget(connection, _pending.pop(id(connection), ()))

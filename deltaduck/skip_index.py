@@ -15,7 +15,7 @@ from deltaduck.catalog import Catalog
 from deltaduck.protocol import stats
 from deltaduck.protocol.schema import literal
 from deltaduck.protocol.stats import SkipColumn
-from deltaduck.snapshot import Snapshot, skip_columns
+from deltaduck.snapshot import Snapshot
 
 ENGINE = "deltaduck"  # engineInfo of files whose float maxima are known to have no NaN above them
 
@@ -43,7 +43,7 @@ def create(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> No
 
 def redefine(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> None:
     """Change which columns are indexed: rows that exist have NULL, which is 'unknown', in new ones."""
-    found = {c.ordinal for c in skip_columns(catalog, table_id)}
+    found = {ordinal for ordinal, *_ in catalog.rows("skip_columns", table_id=table_id)}
     for c in columns:
         if c.ordinal not in found:
             for name, kind in c.definitions():

@@ -6,8 +6,7 @@ import datetime as dt
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +17,8 @@ from deltaduck.predicate import Condition
 from deltaduck.protocol.features import Protocol, check_readable
 from deltaduck.protocol.schema import Struct, parse_schema
 from deltaduck.protocol.stats import SkipColumn
+
+MAX_DEFINITIONS = 10_000  # kept in memory
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Snapshot:
     latest: int
     uniform_since: int  # files added from here on have exactly `latest`'s schema
     has_files: bool
+    metadata_version: int
     metadata_id: str
     metadata_name: str | None
     description: str | None
@@ -44,26 +46,37 @@ class Snapshot:
 def load(catalog: Catalog, name: str, version: int | None = None) -> Snapshot:
     """The table at `version`, or now. TableNotFoundError, VersionNotFoundError, UnsupportedFeatureError."""
     key = name.lower()
-    if version is None:
-        rows = catalog.rows("head", name_key=key)
-    else:
-        rows = catalog.rows("as_of", name_key=key, version=version)
+    rows = catalog.rows("head", name_key=key) if version is None else catalog.rows("as_of", name_key=key, version=version)
     if not rows:
         if version is not None and (head := catalog.rows("head", name_key=key)):
             raise VersionNotFoundError(f"table {name!r} has no version {version}: it has versions 0 to {head[0][3]}")
         raise not_found(catalog, name)
-    (*basics, config, created, reader, writer, reader_features, writer_features) = rows[0]
-    table_id, table_name, location, at, latest, uniform, has_files, mid, mname, description, schema_string, partitions = basics
-    snapshot = Snapshot(
-        table_id, table_name, location, at, latest, uniform, bool(has_files), mid, mname, description,
-        _schema(schema_string), tuple(json.loads(partitions)), json.loads(config), created,
-        Protocol(reader, writer, _features(reader_features), _features(writer_features)),
-    )  # fmt: skip
-    check_readable(snapshot.protocol, table_name)
-    return snapshot
+    ((table_id, table_name, location, at, latest, metadata_version, protocol_version, uniform_since, has_files),) = rows
+    d = _definition(catalog, table_id, metadata_version, protocol_version)
+    check_readable(d.protocol, table_name)
+    return replace(
+        d, name=table_name, location=location, version=at, latest=latest, uniform_since=uniform_since, has_files=bool(has_files)
+    )
 
 
-_schema = lru_cache(maxsize=256)(parse_schema)
+def _definition(catalog: Catalog, table_id: int, metadata_version: int, protocol_version: int) -> Snapshot:
+    """What metadata and protocol say of a table; read from the catalog once."""
+    key = (table_id, metadata_version, protocol_version)
+    if (known := catalog.definitions.get(key)) is None:
+        ((mid, name, description, schema, partitions, config, created, reader, writer, reader_features, writer_features),) = (
+            catalog.rows("definition", table_id=table_id, metadata_version=metadata_version, protocol_version=protocol_version)
+        )
+        known = Snapshot(
+            table_id=table_id, name="", location="", version=-1, latest=-1, uniform_since=-1, has_files=False,
+            metadata_id=mid, metadata_name=name, description=description, schema=parse_schema(schema),
+            partition_columns=tuple(json.loads(partitions)), configuration=json.loads(config), created_ms=created,
+            metadata_version=metadata_version,
+            protocol=Protocol(reader, writer, _features(reader_features), _features(writer_features)),
+        )  # fmt: skip
+        if len(catalog.definitions) > MAX_DEFINITIONS:
+            catalog.definitions.clear()
+        catalog.definitions[key] = known
+    return known
 
 
 def _features(text: str | None) -> tuple[str, ...] | None:
@@ -115,12 +128,14 @@ def from_ms(ms: int) -> str:
     return (dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")
 
 
-def skip_columns(catalog: Catalog, table_id: int) -> list[SkipColumn]:
-    """What the table's skip index holds."""
-    return [
-        SkipColumn(ordinal, tuple(json.loads(path)), delta_type, bool(part))
-        for ordinal, path, delta_type, part in catalog.rows("skip_columns", table_id=table_id)
-    ]
+def skip_columns(catalog: Catalog, snapshot: Snapshot) -> list[SkipColumn]:
+    """What the table's skip index holds. Read from the catalog once per metadata of the table."""
+    key = (snapshot.table_id, snapshot.metadata_version, "skip")
+    if (known := catalog.definitions.get(key)) is None:
+        rows = catalog.rows("skip_columns", table_id=snapshot.table_id)
+        known = [SkipColumn(ordinal, tuple(json.loads(path)), kind, bool(part)) for ordinal, path, kind, part in rows]
+        catalog.definitions[key] = known
+    return list(known)
 
 
 def files(catalog: Catalog, snapshot: Snapshot, condition: Condition | None = None) -> pa.Table:

@@ -41,6 +41,14 @@ def migrations() -> list[tuple[int, str]]:
     return [(int(f.name.split("_")[0]), f.read_text(encoding="utf-8")) for f in files]
 
 
+def views(database: str) -> dict[str, str]:
+    """name -> CREATE VIEW of every shipped view; ``dl_log_lines`` is made of all the lines a commit can hold."""
+    named = load(database)
+    out = {name.removeprefix("view_"): sql for name, sql in named.items() if name.startswith("view_")}
+    lines = [sql for name, sql in named.items() if name.startswith("line_")]
+    return {**out, "dl_log_lines": "CREATE VIEW dl_log_lines AS\n" + "\nUNION ALL\n".join(lines)}
+
+
 def split(script: str) -> list[str]:
     """The statements of a script of ours: none holds a semicolon in a string."""
     lines = [re.sub(r"\s*--.*$", "", line) for line in script.splitlines()]

@@ -85,15 +85,13 @@ class DeltaTable:
     def to_arrow(self, columns: list[str] | None = None, filter: str | None = None) -> pa.Table:
         """The rows, as Arrow; of some columns, and of those that match a predicate, when asked."""
         s = self._snapshot()
-        con = self._lake.con
-        source, variables = scan.scan_sql(con, s, self._lake.visible(s, self._condition(s, filter)))
+        con = self._lake.con.cursor()
+        source = scan.scan_sql(con, s, self._lake.visible(s, self._condition(s, filter)))
         select = "*" if columns is None else ", ".join(quote(c) for c in columns)
         try:
             rows = con.sql(f"SELECT {select} FROM ({source}) AS {quote(s.name)} WHERE {filter or 'true'}").to_arrow_table()
         except duckdb.Error as e:
             raise parquet.translate(e, s.location) from e
-        finally:
-            scan.forget(con, variables)
         schema = arrow_schema(s.schema)
         wanted = schema if columns is None else pa.schema([schema.field(n) for n in rows.column_names])
         return rows.cast(wanted)

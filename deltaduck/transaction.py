@@ -159,7 +159,7 @@ class Transaction:
         parts = []
         if change.base is not None:
             # new columns of the index exist only after the commit: until then they rule nothing out
-            usable = condition if change.skip == snapshots.skip_columns(self.lake.catalog, change.base.table_id) else None
+            usable = condition if change.skip == snapshots.skip_columns(self.lake.catalog, change.base) else None
             committed = snapshots.files(self.lake.catalog, change.base, usable)
             gone = change.removed_keys()
             parts.append(committed if gone is None else committed.join(gone, ["version", "action_order"], join_type="left anti"))
@@ -173,7 +173,7 @@ class Transaction:
 
     def compile(self, snapshot: Snapshot, where: exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
         change = self._changes.get(snapshot.name.lower())
-        columns = change.skip if change is not None else snapshots.skip_columns(self.lake.catalog, snapshot.table_id)
+        columns = change.skip if change is not None else snapshots.skip_columns(self.lake.catalog, snapshot)
         return predicates.compile_condition(where, columns, self.lake.evaluate, qualifiers)
 
     @contextlib.contextmanager
@@ -188,7 +188,7 @@ class Transaction:
         if key not in self._changes:
             if (base := self.find(name)) is None:
                 return None
-            self._changes[key] = Change(base, base, snapshots.skip_columns(self.lake.catalog, base.table_id))
+            self._changes[key] = Change(base, base, snapshots.skip_columns(self.lake.catalog, base))
         return self._changes[key]
 
     def stage(self, change: Change) -> None:
@@ -198,8 +198,7 @@ class Transaction:
     def add(self, change: Change, adds: pa.Table) -> None:
         if adds.num_rows:
             change.adds.append(adds)
-            names = scan.file_names(self.lake.con, change.after.location, adds)
-            self._written += names.to_pylist()
+            self._written += scan.file_names(self.lake.con.cursor(), change.after.location, adds)
 
     def remove(self, change: Change, files: pa.Table) -> None:
         """Take files out: committed ones are removed by the commit, staged ones are as if they had never been."""

@@ -25,6 +25,7 @@ class Catalog(ABC):
     database: str  # directory of overrides in sql/
     name: str  # for messages, without secrets
     home: str | None = None  # directory beside which data files go by default
+    definitions: dict[Any, Any]  # what of the catalog never changes, kept by whoever read it
     durable_marks = True  # record a publication at once, rather than with the next commit
 
     # --- the driver's part
@@ -106,7 +107,7 @@ class Catalog(ABC):
         ((found, root),) = self.rows("read_lake")
         if found > newest:
             raise CatalogError(
-                f"{self.name} was written by a newer deltaduck (catalog schema {found}; {newest} is known here): upgrade deltaduck"
+                f"{self.name} was written by a newer deltaduck (catalog schema {found}; known here: {newest}): upgrade"
             )
         if found < newest:
             with self.transaction():
@@ -124,13 +125,9 @@ class Catalog(ABC):
 
     def create_views(self) -> None:
         """(Re)create the shipped views; they are derived from the tables."""
-        for name, sql in statements.load(self.database).items():
-            if name.startswith("view_"):
-                self.execute(f"DROP VIEW IF EXISTS {name.removeprefix('view_')}")
-                self.execute(sql)
-        lines = [sql for name, sql in statements.load(self.database).items() if name.startswith("line_")]
-        self.execute("DROP VIEW IF EXISTS dl_log_lines")
-        self.execute("CREATE VIEW dl_log_lines AS " + " UNION ALL ".join(lines))
+        for name, sql in statements.views(self.database).items():
+            self.execute(f"DROP VIEW IF EXISTS {name}")
+            self.execute(sql)
 
 
 def now_ms() -> int:

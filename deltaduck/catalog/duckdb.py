@@ -35,6 +35,7 @@ class DuckDBCatalog(Catalog):
         self.name = f"DuckDB catalog {path}"
         self.home = None if memory else os.path.splitext(path)[0]
         self._local = threading.local()
+        self.definitions = {}
         with self._translated():
             if not memory and not os.path.exists(path):
                 _create(path)

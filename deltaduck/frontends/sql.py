@@ -41,21 +41,19 @@ class Reader(Protocol):
         """A context in which all of this is asked of one point of the catalog."""
 
 
-def plan(lake: Lake, reader: Reader, text: str, caller: FrameType | None, *, inline: bool = False) -> tuple[str, list[str]]:
-    """`text` with every lake table replaced by a scan, and the variables that the scans need."""
+def plan(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> str:
+    """`text` with every lake table replaced by a scan."""
     try:
         trees = references.parse(text)
     except SqlglotError:
-        return text, []  # unknown grammar: DuckDB runs it on the catalog's own views, unpruned
+        return text  # unknown grammar: DuckDB runs it on the catalog's own views, unpruned
     if len(trees) != 1 or isinstance(trees[0], exp.Command):
-        return text, []
+        return text
     with reader.at_one_point():
-        return _splice(lake, reader, text, trees[0], caller, inline)
+        return _splice(lake, reader, text, trees[0], caller)
 
 
-def _splice(
-    lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: FrameType | None, inline: bool
-) -> tuple[str, list[str]]:
+def _splice(lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: FrameType | None) -> str:
     seen: dict[str, Snapshot | None] = {}
 
     def lookup(name: str) -> Snapshot | None:
@@ -68,14 +66,12 @@ def _splice(
         return None if snapshot is None else {n.lower() for n in snapshot.schema.names}
 
     pieces: list[str] = []
-    variables: list[str] = []
     position = 0
     for reference in references.find(text, tree, columns_of):
         snapshot = _resolve(lake, reader, reference, lookup)
         if snapshot is not None:
             condition = reader.compile(snapshot, reference.condition(), [reference.qualifier])
-            source, names = scan.scan_sql(lake.con, snapshot, reader.visible(snapshot, condition), inline=inline)
-            replacement, variables = f"({source})", variables + names
+            replacement = f"({scan.scan_sql(lake.con.cursor(), snapshot, reader.visible(snapshot, condition))})"
         elif caller is not None and (frame := _local_frame(lake, reference, caller)) is not None:
             replacement = frame
         else:
@@ -83,7 +79,7 @@ def _splice(
         alias = "" if reference.has_alias else f" AS {quote(reference.name)}"
         pieces += [text[position : reference.start], replacement, alias]
         position = reference.end
-    return "".join([*pieces, text[position:]]), variables
+    return "".join([*pieces, text[position:]])
 
 
 def _resolve(lake: Lake, reader: Reader, reference: Reference, lookup: Any) -> Snapshot | None:
@@ -121,19 +117,15 @@ def _local_frame(lake: Lake, reference: Reference, caller: FrameType) -> str | N
 
 def execute(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> Any:
     """Run a reading statement; the DuckDB relation of its rows, or None when it has none."""
-    scan.drop_forgotten(lake.con)
     prefix = references.EXPLAIN.match(text)
     head, body = (text[: prefix.end()], text[prefix.end() :]) if prefix else ("", text)
-    planned, variables = plan(lake, reader, body, caller)
+    planned = plan(lake, reader, body, caller)
     try:
-        relation = lake.con.sql(head + planned)
+        return lake.con.sql(head + planned)
     except duckdb.CatalogException as e:
         raise _unknown_name(lake, e) from e
     except duckdb.Error as e:
         raise translate(e, "the lake") from e
-    if relation is not None:
-        scan.release(lake.con, relation, variables)
-    return relation
 
 
 def _unknown_name(lake: Lake, error: duckdb.Error) -> Exception:
@@ -234,13 +226,12 @@ def _insert(lake: Lake, tx: Any, tree: exp.Insert, caller: FrameType | None) -> 
     if snapshot is None:
         raise lake.not_found(name)
     columns = [i.name for i in tree.this.expressions] if isinstance(tree.this, exp.Schema) else None
-    query, variables = plan(lake, tx, tree.expression.sql("duckdb"), caller)
+    query = plan(lake, tx, tree.expression.sql("duckdb"), caller)
     if not tree.args.get("by_name"):
         query = _by_position(lake, query, columns or snapshot.schema.names, name)
     counts: dict[str, int] = tx.write(
         name, frames.from_query(lake.con, query), mode="overwrite" if tree.args.get("overwrite") else "append", lenient=True
     )
-    scan.forget(lake.con, variables)
     return counts
 
 
@@ -264,10 +255,9 @@ def _create(lake: Lake, tx: Any, tree: exp.Create, caller: FrameType | None) -> 
     parts = properties.find(exp.PartitionedByProperty) if properties else None
     partition_by = [i.name for i in parts.this.expressions] if parts else None
     if tree.expression is not None:
-        query, variables = plan(lake, tx, tree.expression.sql("duckdb"), caller)
+        query = plan(lake, tx, tree.expression.sql("duckdb"), caller)
         how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite"} if replace else {"mode": "error"}
         counts: dict[str, int] = tx.write(name, frames.from_query(lake.con, query), partition_by=partition_by, **how)
-        scan.forget(lake.con, variables)
         return counts
     if replace:
         raise UnsupportedFeatureError(f"CREATE OR REPLACE TABLE {name} needs AS SELECT: the table exists")

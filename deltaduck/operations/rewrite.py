@@ -79,27 +79,22 @@ def _matching_files(tx: Transaction, change: Change, predicate: str | None) -> t
 
 
 def _run(tx: Transaction, change: Change, files: pa.Table, query: str) -> pa.Table:
-    con = tx.lake.con
-    source, variables = scan.scan_sql(con, change.after, files, "file_index AS dl_file")
+    con = tx.lake.con.cursor()
+    source = scan.scan_sql(con, change.after, files, "file_index AS dl_file")
     try:
         return con.sql(query.format(scan=f"({source}) AS {quote(change.name)}")).to_arrow_table()
     except duckdb.Error as e:
         raise parquet.translate(e, change.after.location) from e
-    finally:
-        scan.forget(con, variables)
 
 
 def _replace(tx: Transaction, change: Change, files: pa.Table, columns: list[tuple[str, str]], where: str) -> None:
     """Write the surviving rows of `files` anew, and stage the exchange."""
-    con: Any = tx.lake.con
+    con: Any = tx.lake.con.cursor()
     after = change.after
-    source, variables = scan.scan_sql(con, after, files)
-    try:
-        adds = parquet.write_files(
+    source = scan.scan_sql(con, after, files)
+    adds = parquet.write_files(
             con, f"({source}) AS {quote(change.name)} {where}", columns, location=after.location, schema=after.schema,
             partition_columns=after.partition_columns, configuration=after.configuration, skip=change.skip, now_ms=now_ms(),
         )  # fmt: skip
-    finally:
-        scan.forget(con, variables)
     tx.remove(change, files)
     tx.add(change, adds)

@@ -1,9 +1,7 @@
 -- name: lock_table
 -- The row that arbitrates a table's commits; other committers wait or fail on it.
-SELECT t.version, t.dropped_ms, v.commit_ms
-FROM dl_tables t
-LEFT JOIN dl_table_versions v ON v.table_id = t.table_id AND v.version = t.version
-WHERE t.table_id = :table_id;
+SELECT version, dropped_ms, commit_ms, metadata_version, protocol_version, uniform_since, has_files
+FROM dl_tables WHERE table_id = :table_id;
 
 -- name: next_table_id
 -- Ids are never reused: tables are never deleted from the catalog.
@@ -15,12 +13,14 @@ SELECT count(*) FROM dl_tables WHERE location = :location;
 
 -- name: insert_table
 -- A new table, before its version 0.
-INSERT INTO dl_tables (table_id, table_name, name_key, location, version, uniform_since, has_files, created_ms)
-VALUES (:table_id, :table_name, :name_key, :location, -1, 0, FALSE, :now_ms);
+INSERT INTO dl_tables (table_id, table_name, name_key, location, version, commit_ms, metadata_version, protocol_version,
+    uniform_since, has_files, created_ms)
+VALUES (:table_id, :table_name, :name_key, :location, -1, :now_ms, -1, -1, 0, FALSE, :now_ms);
 
 -- name: advance_table
--- The new version; uniform_since rises with it when the schema changed.
-UPDATE dl_tables SET version = :version, uniform_since = coalesce(:uniform_since, uniform_since), has_files = has_files OR :adds
+-- The new version, and the places of what it changed.
+UPDATE dl_tables SET version = :version, commit_ms = :commit_ms, metadata_version = :metadata_version,
+    protocol_version = :protocol_version, uniform_since = :uniform_since, has_files = :has_files
 WHERE table_id = :table_id;
 
 -- name: drop_table
@@ -29,12 +29,10 @@ UPDATE dl_tables SET dropped_ms = :now_ms WHERE table_id = :table_id;
 
 -- name: insert_version
 -- The commit itself; its primary key lets one committer have a version.
-INSERT INTO dl_table_versions (table_id, version, commit_ms, commit_id, read_version, action_order, timestamp,
-    operation, operation_parameters, operation_metrics, isolation_level, is_blind_append, engine_info, txn_id,
-    user_name, user_metadata, extra)
-VALUES (:table_id, :version, :commit_ms, :commit_id, :read_version, 0, :commit_ms,
-    :operation, :operation_parameters, :operation_metrics, :isolation_level, :is_blind_append, :engine_info, :commit_id,
-    :user_name, :user_metadata, :extra);
+INSERT INTO dl_table_versions (table_id, version, commit_ms, commit_id, read_version, action_order, commit_info, timestamp,
+    operation, operation_parameters, operation_metrics, isolation_level, is_blind_append, engine_info, txn_id, user_name, user_metadata)
+VALUES (:table_id, :version, :commit_ms, :commit_id, :read_version, 0, :commit_info, :commit_ms,
+    :operation, :operation_parameters, :operation_metrics, :isolation_level, :is_blind_append, :engine_info, :commit_id, :user_name, :user_metadata);
 
 -- name: insert_metadata
 -- A metaData action.

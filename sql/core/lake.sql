@@ -13,7 +13,7 @@ UPDATE dl_lake SET schema_version = :schema_version;
 
 -- name: list_tables
 -- Every live table: name, id, version, location, time and operation of the last commit.
-SELECT t.table_name, t.table_id, t.version, t.location, v.commit_ms, v.operation
+SELECT t.table_name, t.table_id, t.version, t.location, t.commit_ms, v.operation
 FROM dl_tables t
 JOIN dl_table_versions v ON v.table_id = t.table_id AND v.version = t.version
 WHERE t.dropped_ms = 0

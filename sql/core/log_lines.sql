@@ -2,23 +2,9 @@
 -- name: line_commit_info
 -- commitInfo
 SELECT table_id, version, action_order,
-    '{"commitInfo":{"timestamp":' || coalesce(CAST(timestamp AS TEXT), 'null')
-    || coalesce(',"inCommitTimestamp":' || in_commit_timestamp, '')
-    || coalesce(',"operation":' || json_quote(operation), '')
-    || coalesce(',"operationParameters":' || operation_parameters, '')
-    || coalesce(',"readVersion":' || read_version, '')
-    || coalesce(',"isolationLevel":' || json_quote(isolation_level), '')
-    || coalesce(',"isBlindAppend":' || CASE WHEN is_blind_append THEN 'true' ELSE 'false' END, '')
-    || coalesce(',"operationMetrics":' || operation_metrics, '')
-    || coalesce(',"engineInfo":' || json_quote(engine_info), '')
-    || coalesce(',"txnId":' || json_quote(txn_id), '')
-    || coalesce(',"userId":' || json_quote(user_id), '')
-    || coalesce(',"userName":' || json_quote(user_name), '')
-    || coalesce(',"userMetadata":' || json_quote(user_metadata), '')
-    || coalesce(',' || substr(extra, 2, length(extra) - 2), '')
-    || '}}' AS line
+    '{"commitInfo":' || commit_info || '}' AS line
 FROM dl_table_versions
-WHERE action_order IS NOT NULL;
+WHERE commit_info IS NOT NULL;
 
 -- name: line_protocol
 -- protocol
@@ -96,7 +82,18 @@ SELECT table_id, version, action_order,
 FROM dl_remove_files;
 
 -- name: line_add
--- add
+-- add, with the fields that every file has: most files, and a third of the work
+SELECT table_id, version, action_order,
+    '{"add":{"path":' || json_quote(path) || ',"partitionValues":' || partition_values || ',"size":' || size
+    || ',"modificationTime":' || modification_time || ',"dataChange":' || CASE WHEN data_change THEN 'true' ELSE 'false' END
+    || coalesce(',"stats":' || json_quote(stats), '')
+    || '}}' AS line
+FROM dl_add_files
+WHERE coalesce(tags, dv_storage_type, clustering_provider, extra) IS NULL
+  AND coalesce(base_row_id, default_row_commit_version) IS NULL;
+
+-- name: line_add_rich
+-- add, with any of the fields that few files have
 SELECT table_id, version, action_order,
     '{"add":{"path":' || json_quote(path)
     || ',"partitionValues":' || partition_values
@@ -115,4 +112,6 @@ SELECT table_id, version, action_order,
     || coalesce(',"clusteringProvider":' || json_quote(clustering_provider), '')
     || coalesce(',' || substr(extra, 2, length(extra) - 2), '')
     || '}}' AS line
-FROM dl_add_files;
+FROM dl_add_files
+WHERE coalesce(tags, dv_storage_type, clustering_provider, extra) IS NOT NULL
+   OR coalesce(base_row_id, default_row_commit_version) IS NOT NULL;

@@ -1,27 +1,26 @@
 -- name: head
--- A live table by name, with its metadata and protocol as of its latest version.
-SELECT t.table_id, t.table_name, t.location, t.version, t.version AS latest, t.uniform_since, t.has_files,
-       m.id, m.name, m.description, m.schema_string, m.partition_columns, m.configuration, m.created_time,
-       p.min_reader_version, p.min_writer_version, p.reader_features, p.writer_features
-FROM dl_tables t
-JOIN dl_metadata_updates m ON m.table_id = t.table_id
- AND m.version = (SELECT max(version) FROM dl_metadata_updates WHERE table_id = t.table_id)
-JOIN dl_protocol_updates p ON p.table_id = t.table_id
- AND p.version = (SELECT max(version) FROM dl_protocol_updates WHERE table_id = t.table_id)
-WHERE t.name_key = :name_key AND t.dropped_ms = 0;
+-- A live table by name, and the versions whose metadata and protocol are in force.
+SELECT table_id, table_name, location, version, version AS latest, metadata_version, protocol_version, uniform_since, has_files
+FROM dl_tables
+WHERE name_key = :name_key AND dropped_ms = 0;
 
 -- name: as_of
 -- The same at an earlier version.
-SELECT t.table_id, t.table_name, t.location, v.version, t.version AS latest, t.uniform_since, t.has_files,
-       m.id, m.name, m.description, m.schema_string, m.partition_columns, m.configuration, m.created_time,
-       p.min_reader_version, p.min_writer_version, p.reader_features, p.writer_features
+SELECT t.table_id, t.table_name, t.location, v.version, t.version AS latest,
+       (SELECT max(version) FROM dl_metadata_updates WHERE table_id = t.table_id AND version <= :version) AS metadata_version,
+       (SELECT max(version) FROM dl_protocol_updates WHERE table_id = t.table_id AND version <= :version) AS protocol_version,
+       t.uniform_since, t.has_files
 FROM dl_tables t
 JOIN dl_table_versions v ON v.table_id = t.table_id AND v.version = :version
-JOIN dl_metadata_updates m ON m.table_id = t.table_id
- AND m.version = (SELECT max(version) FROM dl_metadata_updates WHERE table_id = t.table_id AND version <= :version)
-JOIN dl_protocol_updates p ON p.table_id = t.table_id
- AND p.version = (SELECT max(version) FROM dl_protocol_updates WHERE table_id = t.table_id AND version <= :version)
 WHERE t.name_key = :name_key AND t.dropped_ms = 0;
+
+-- name: definition
+-- Metadata and protocol: what never changes between two versions that have the same of both.
+SELECT m.id, m.name, m.description, m.schema_string, m.partition_columns, m.configuration, m.created_time,
+       p.min_reader_version, p.min_writer_version, p.reader_features, p.writer_features
+FROM dl_metadata_updates m
+JOIN dl_protocol_updates p ON p.table_id = m.table_id AND p.version = :protocol_version
+WHERE m.table_id = :table_id AND m.version = :metadata_version;
 
 -- name: latest_version
 -- The newest committed version of a table.

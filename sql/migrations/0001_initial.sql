@@ -15,6 +15,9 @@ CREATE TABLE dl_tables (
     name_key      TEXT   NOT NULL,            -- lower-case name: names are case-insensitive, as in DuckDB
     location      TEXT   NOT NULL,            -- absolute path or URL of the table's root
     version       BIGINT NOT NULL,            -- latest committed version
+    commit_ms     BIGINT NOT NULL,            -- its time
+    metadata_version BIGINT NOT NULL,         -- the version whose metaData action is in force
+    protocol_version BIGINT NOT NULL,         -- the version whose protocol action is in force
     uniform_since BIGINT NOT NULL,            -- files added from here on have exactly the current schema
     has_files     BOOLEAN NOT NULL,           -- a data file was added at some time: SQL that globs for them finds one
     created_ms    BIGINT NOT NULL,
@@ -29,7 +32,8 @@ CREATE TABLE dl_table_versions (
     commit_id            TEXT   NOT NULL,     -- the catalog transaction; equal across the tables of one commit
     read_version         BIGINT,
     action_order         BIGINT,              -- place of commitInfo in the commit; NULL when it has none
-    timestamp            BIGINT,              -- from here on: fields of the commitInfo action
+    commit_info          TEXT,                -- the commitInfo action, as JSON; the columns from here on are fields of it
+    timestamp            BIGINT,
     in_commit_timestamp  BIGINT,
     operation            TEXT,
     operation_parameters TEXT,
@@ -41,7 +45,6 @@ CREATE TABLE dl_table_versions (
     user_id              TEXT,
     user_name            TEXT,
     user_metadata        TEXT,
-    extra                TEXT,                -- any other commitInfo field, as one JSON object
     PRIMARY KEY (table_id, version)
 );
 

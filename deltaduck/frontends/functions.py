@@ -1,0 +1,105 @@
+"""Table functions on any DuckDB connection: a Python function writes SQL, and a macro runs it.
+
+DuckDB's Python client has scalar functions only. It folds one of constant arguments when it binds a statement, so
+``query(function(...))`` in a table macro is a table function whose rows are as of that moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from deltaduck import predicate, scan
+from deltaduck.errors import QueryError
+from deltaduck.listing import Listing
+from deltaduck.protocol.schema import literal, quote
+
+if TYPE_CHECKING:
+    from deltaduck.lake import Lake
+
+MACROS = {
+    "dl_scan": '(t, version := NULL, "timestamp" := NULL, filter := NULL)',
+    "dl_files": '(t, version := NULL, "timestamp" := NULL, filter := NULL)',
+    "dl_history": "(t)",
+    "dl_detail": "(t)",
+    "dl_tables": "()",
+}
+
+
+def register(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Put a lake's table functions on a DuckDB connection, in its temporary schema.
+
+    dl_scan(t, version, timestamp, filter): rows of a table, now or as of a version or time; files that `filter` rules
+    out are not opened, and its rows are filtered. dl_files(t, version, timestamp, filter): its live files.
+    dl_history(t): its commits. dl_detail(t): one row about it. dl_tables(): every table of the lake.
+    """
+    makers: dict[str, tuple[Callable[..., str], int]] = {
+        "dl_scan": (lambda t, v, ts, f: _scan(lake, t, v, ts, f), 4),
+        "dl_files": (lambda t, v, ts, f: _files(lake, t, v, ts, f), 4),
+        "dl_history": (lambda t: _rows(lake.table(t).history()), 1),
+        "dl_detail": (lambda t: _rows([lake.table(t).detail()]), 1),
+        "dl_tables": (lambda: _rows(lake.tables()), 0),
+    }
+    for name, (maker, arguments) in makers.items():
+        function = f"{name}_sql"
+        _replace(con, function, maker, arguments)
+        names = [part.split(":=")[0].strip() for part in MACROS[name].strip("()").split(",")][:arguments]
+        call = f"{function}({', '.join(f'CAST({n} AS VARCHAR)' for n in names)})"
+        con.execute(f"CREATE OR REPLACE TEMP MACRO {name}{MACROS[name]} AS TABLE FROM query({call})")
+
+
+def _replace(con: Any, name: str, maker: Callable[..., str], arguments: int) -> None:
+    with contextlib.suppress(duckdb.Error):  # it was not there
+        con.remove_function(name)
+    con.create_function(name, maker, ["VARCHAR"] * arguments, "VARCHAR", null_handling="special")
+
+
+def _scan(lake: Lake, table: str | None, version: str | None, timestamp: str | None, filter: str | None) -> str:
+    with lake.at_one_point():
+        snapshot = _snapshot(lake, table, version, timestamp)
+        condition = lake.compile(snapshot, None if filter is None else predicate.parse(filter), [snapshot.name])
+        source = scan.scan_sql(lake.con.cursor(), snapshot, lake.visible(snapshot, condition))
+    return f"SELECT * FROM ({source}) AS {quote(snapshot.name)} WHERE {filter or 'true'}"
+
+
+def _files(lake: Lake, table: str | None, version: str | None, timestamp: str | None, filter: str | None) -> str:
+    with lake.at_one_point():
+        snapshot = _snapshot(lake, table, version, timestamp)
+        condition = lake.compile(snapshot, None if filter is None else predicate.parse(filter), [snapshot.name])
+        return _rows(lake.visible(snapshot, condition).to_pylist(), FILE_TYPES)
+
+
+def _snapshot(lake: Lake, table: str | None, version: str | None, timestamp: str | None) -> Any:
+    if table is None:
+        raise QueryError("a table's name is needed")
+    if version is not None and timestamp is not None:
+        raise QueryError("give a version or a timestamp, not both")
+    snapshot = lake.find(table, None if version is None else int(version), timestamp)
+    if snapshot is None:
+        raise lake.not_found(table)
+    return snapshot
+
+
+FILE_TYPES = {
+    "version": "BIGINT", "action_order": "BIGINT", "path": "VARCHAR", "size": "BIGINT", "modification_time": "BIGINT",
+    "partition_values": "VARCHAR", "num_records": "BIGINT", "stats": "VARCHAR", "tags": "VARCHAR", "data_change": "BOOLEAN",
+}  # fmt: skip
+TYPES = FILE_TYPES | {
+    "timestamp": "TIMESTAMPTZ", "committed": "TIMESTAMPTZ", "created_at": "TIMESTAMPTZ", "read_version": "BIGINT",
+    "is_blind_append": "BOOLEAN", "min_reader_version": "BIGINT", "min_writer_version": "BIGINT", "num_files": "BIGINT",
+    "size_in_bytes": "BIGINT", "num_rows": "BIGINT", "partition_columns": "VARCHAR[]", "table_features": "VARCHAR[]",
+    "properties": "MAP(VARCHAR, VARCHAR)", "operation_parameters": "MAP(VARCHAR, VARCHAR)",
+    "operation_metrics": "MAP(VARCHAR, VARCHAR)",
+}  # fmt: skip
+
+
+def _rows(rows: list[dict[str, Any]], columns: dict[str, str] | None = None) -> str:
+    """A query that answers these rows: one JSON text, which DuckDB reads into columns."""
+    names = list(columns if columns is not None else rows.columns if isinstance(rows, Listing) else rows[0])
+    shape = {name: TYPES.get(name, "VARCHAR") for name in names}
+    text = json.dumps(rows, ensure_ascii=False, default=lambda value: value.isoformat())
+    return f"SELECT unnest(from_json({literal(text)}, {literal(json.dumps([shape]))}), max_depth := 2)"
