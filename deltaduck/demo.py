@@ -78,9 +78,9 @@ def fresh_directory(directory: Path) -> None:
 
 
 def differing_rows(ours: pa.Table, theirs: pa.Table) -> int:
-    """How many rows only one of two tables has, duplicates counted; columns are matched by name."""
+    """How many rows only one of two tables has, duplicates counted; more than all, when their columns are not the same."""
     if set(ours.column_names) != set(theirs.column_names):
-        return max(1, ours.num_rows + theirs.num_rows)
+        return 1 + int(ours.num_rows) + int(theirs.num_rows)
     with duckdb.connect() as con:
         con.register("ours", ours)
         con.register("theirs", theirs.select(ours.column_names))
@@ -133,7 +133,9 @@ class Tour:
                     self.lake.write(name, read(name))
                     bar.advance(task)
                 for month in range(1, 12):
-                    self.lake.write("flights", flights.filter(pc.equal(flights["month"], month)), partition_by=["month", "origin"])
+                    self.lake.write(
+                        "flights", flights.filter(pc.equal(flights["month"], month)), partition_by=["month", "origin"]
+                    )
                     bar.advance(task)
             details = [self.lake.table(t["name"]).detail() for t in self.lake.tables()]
             cells = [
@@ -169,8 +171,9 @@ class Tour:
             with self.lake.begin() as tx:
                 tx.write("flights", self.december)
                 tx.write("weather", self.weather)
-                tx.sql("""CREATE TABLE daily AS
-                          SELECT month, day, origin, count(*) AS flights, avg(dep_delay) AS dep_delay FROM flights GROUP BY ALL""")
+                tx.sql("""
+                    CREATE TABLE daily AS
+                    SELECT month, day, origin, count(*) AS flights, avg(dep_delay) AS dep_delay FROM flights GROUP BY ALL""")
             self.query("""
                 SELECT commit_id[:8] AS commit, table_name, version, operation
                 FROM dl_transactions WHERE tables_in_commit > 1 ORDER BY table_name""")
@@ -255,7 +258,7 @@ class Tour:
         self.console.print(Text(f"\nDone in {seconds:.1f} s. The lake is in {self.catalog.parent}/ - go on with", style="bold"))
         for command in (
             f"deltaduck tables --lake {self.catalog}",
-            f'deltaduck sql --lake {self.catalog} "FROM flights WHERE dest = \'SEA\'"',
+            f"deltaduck sql --lake {self.catalog} \"FROM flights WHERE dest = 'SEA'\"",
             f'duckdb {self.catalog} "FROM dl_history"',
         ):
             self.code(command, "bash")

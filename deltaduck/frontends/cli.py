@@ -1,0 +1,288 @@
+"""The command line: look at a lake, query it, keep its mirror right."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import typer
+    from rich.text import Text
+    from typer.core import TyperGroup
+
+    from deltaduck.frontends import terminal
+except ModuleNotFoundError as e:
+    if (e.name or "").split(".")[0] not in ("typer", "rich"):
+        raise
+    raise SystemExit("the command line needs typer and rich: pip install 'deltaduck[cli]'") from e
+
+import duckdb
+
+from deltaduck import statements
+from deltaduck._version import __version__
+from deltaduck.errors import CatalogError, DeltaduckError
+from deltaduck.lake import Lake, connect
+from deltaduck.listing import size_text
+from deltaduck.parquet import translate
+
+
+class Group(TyperGroup):
+    """Commands whose DeltaduckErrors end as one red line and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DeltaduckError as e:
+            terminal.console(stderr=True).print(Text(terminal.one_line(str(e)), style="bold red"), soft_wrap=True)
+            raise typer.Exit(1) from e
+
+
+class Format(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+class Database(StrEnum):
+    duckdb = "duckdb"
+    sqlite = "sqlite"
+    postgres = "postgres"
+
+
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, pretty_exceptions_enable=False, help="Delta Lake tables whose log lives in a SQL database."
+)
+mirror = typer.Typer(no_args_is_help=True, help="The published _delta_log of each table.")
+app.add_typer(mirror, name="mirror")
+
+LakePath = Annotated[str, typer.Option("--lake", "-l", envvar="DELTADUCK_LAKE", metavar="PATH", help="The catalog file.")]
+Limit = Annotated[int | None, typer.Option("--limit", "-n", min=0, help="Show at most so many rows.")]
+Output = Annotated[Format, typer.Option("--format", "-f", help="For people, or for programs.")]
+Table = Annotated[str, typer.Argument(help="A table's name.")]
+AnyTable = Annotated[str | None, typer.Argument(help="A table's name; every table, unless given.")]
+DEFAULT_LAKE = "lake.duckdb"
+SCREEN = 40  # rows that a table shows unless told otherwise
+
+
+def main() -> None:
+    """Entry point of the ``deltaduck`` command."""
+    app(prog_name="deltaduck")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option("--dir", help="Made anew; replaced only if the demo made it.")] = Path(
+        "deltaduck-demo"
+    ),
+) -> None:
+    """A tour on real data: every flight that left New York in 2013. Needs the demo extra."""
+    from deltaduck import demo as tour
+
+    tour.run(Path(directory), terminal.console())
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One or more statements; - reads them from standard input.")],
+    lake: LakePath = DEFAULT_LAKE,
+    limit: Limit = None,
+    output: Output = Format.table,
+    create: Annotated[bool, typer.Option("--create", help="Make the lake when there is none.")] = False,
+) -> None:
+    """Run SQL: SELECT (with AT (VERSION => n)), INSERT, UPDATE, DELETE, CREATE TABLE ... AS, DROP TABLE."""
+    with open_lake(lake, create=create) as opened:
+        relation = opened.sql(sys.stdin.read() if query == "-" else query)
+        if relation is not None:
+            most = _most(limit, output)
+            show(relation.columns, rows_of(relation, None if most is None else most + 1), output, most)
+
+
+@app.command()
+def tables(lake: LakePath = DEFAULT_LAKE, output: Output = Format.table) -> None:
+    """The tables: version, rows, files and bytes, last commit, place."""
+    with open_lake(lake) as opened:
+        query = "SELECT table_name, count(*), sum(num_records), sum(size) FROM dl_live_files GROUP BY table_name"
+        totals = {name: rest for name, *rest in opened.catalog.fetch(query)}
+        columns = ["table", "version", "rows", "files", "size", "committed", "operation", "location"]
+        rows = []
+        for t in opened.tables():
+            files, count, size = totals.get(t["name"], (0, 0, 0))
+            shown = size_text(int(size)) if output is Format.table else int(size)
+            rows.append((t["name"], t["version"], count, files, shown, t["committed"], t["operation"], t["location"]))
+        show(columns, rows, output)
+
+
+@app.command()
+def history(table: Table, lake: LakePath = DEFAULT_LAKE, limit: Limit = 20, output: Output = Format.table) -> None:
+    """The commits of a table, newest first."""
+    with open_lake(lake) as opened:
+        found = opened.table(table).history(limit)
+        columns = ["version", "timestamp", "operation", "operation_parameters", "operation_metrics", "user_name", "user_metadata"]
+        show(columns, [[row[c] for c in columns] for row in found], output)
+
+
+@app.command()
+def files(
+    table: Table,
+    lake: LakePath = DEFAULT_LAKE,
+    predicate: Annotated[str | None, typer.Option("--filter", help="Only files that can hold a row matching this SQL.")] = None,
+    version: Annotated[int | None, typer.Option("--version", help="As of a version.")] = None,
+    limit: Limit = None,
+    output: Output = Format.table,
+) -> None:
+    """The data files of a table, and how many of them a predicate spares."""
+    with open_lake(lake) as opened:
+        selected = opened.table(table) if version is None else opened.table(table).as_of(version=version)
+        kept, total = selected.files(predicate), selected.files().num_rows
+        columns = ["path", "num_records", "size", "partition_values", "version"]
+        show(columns, zip(*(kept[c].to_pylist() for c in columns)), output, _most(limit, output))
+        if predicate is not None:
+            verdict = f"{kept.num_rows} of {total} files can hold a matching row; {total - kept.num_rows} are skipped"
+            terminal.console(stderr=output is not Format.table).print(Text(verdict))
+
+
+@app.command()
+def schema(
+    database: Annotated[Database, typer.Option("--database", "-d", help="Whose SQL.")] = Database.duckdb,
+) -> None:
+    """Print the catalog's DDL for a database: its migrations, and its views. Opens no lake."""
+    newest = max(version for version, _ in statements.migrations())
+    typer.echo(
+        f"-- The catalog of deltaduck {__version__} for {database}, schema version {newest}; connecting creates all of it.\n"
+    )
+    for version, script in statements.migrations():
+        typer.echo(f"-- Migration {version}\n{script.strip()}\n")
+    for view in statements.views(database).values():
+        typer.echo(f"{view};\n")
+
+
+@mirror.command()
+def status(table: AnyTable = None, lake: LakePath = DEFAULT_LAKE, output: Output = Format.table) -> None:
+    """How far each table's _delta_log is, and what went wrong last."""
+    with open_lake(lake) as opened:
+        found = opened.mirror.status(table)
+        show(found.columns, [list(row.values()) for row in found], output)
+
+
+@mirror.command()
+def reconcile(table: AnyTable = None, lake: LakePath = DEFAULT_LAKE) -> None:
+    """Publish every commit that is not published yet."""
+    with open_lake(lake) as opened:
+        typer.echo(f"{opened.mirror.reconcile(table)} versions published")
+
+
+@mirror.command()
+def verify(table: AnyTable = None, lake: LakePath = DEFAULT_LAKE) -> None:
+    """Compare each published log with the catalog; exit code 1 when one differs."""
+    with open_lake(lake) as opened:
+        names = [t["name"] for t in opened.tables()] if table is None else [table]
+        out = terminal.console()
+        with terminal.progress(out) as bar:
+            found = [opened.mirror.verify(name) for name in bar.track(names, description="verifying")]
+        for verdict in found:
+            out.print(Text(terminal.printable(str(verdict)), style="" if verdict else "bold red"), soft_wrap=True)
+        if not all(found):
+            raise typer.Exit(1)
+
+
+# --- what the commands share
+
+
+def open_lake(path: str, *, create: bool = False) -> Lake:
+    """The lake at a path. CatalogError when there is none, unless it may be created."""
+    if not create and path != ":memory:" and not os.path.exists(os.path.expanduser(path)):
+        raise CatalogError(f"no lake at {path}: name one with --lake PATH or the environment variable DELTADUCK_LAKE")
+    return connect(path)
+
+
+def rows_of(relation: Any, limit: int | None) -> Iterator[tuple[Any, ...]]:
+    """The rows of a relation, batch by batch, as Python values; QueryError when DuckDB fails on the way."""
+    try:
+        limited = relation if limit is None else relation.limit(limit)
+        for batch in limited.to_arrow_reader():
+            yield from zip(*(column.to_pylist() for column in batch.columns))
+    except duckdb.Error as e:
+        raise translate(e, "the lake") from e
+
+
+def show(columns: Sequence[str], rows: Iterable[Sequence[Any]], output: Format, most: int | None = None) -> None:
+    """Print rows, all or the first; a table says when it was cut."""
+    match output:
+        case Format.csv:
+            _print_csv(columns, islice(rows, most))
+        case Format.json:
+            _print_json(columns, islice(rows, most))
+        case Format.table:
+            found = list(islice(rows, None if most is None else most + 1))
+            out = terminal.console()
+            out.print(terminal.table(columns, found[:most]))
+            if most is not None and len(found) > most:
+                out.print(Text(f"the first {most} rows; --limit shows more", style="dim"))
+
+
+def _most(limit: int | None, output: Format) -> int | None:
+    """How many rows to show: what was asked for, else a screenful for people and everything for programs."""
+    return SCREEN if limit is None and output is Format.table else limit
+
+
+def _print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_csv_cell(_plain(v)) for v in row])
+
+
+def _csv_cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False, default=_plain) if isinstance(value, dict | list | tuple) else value
+
+
+def _print_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A JSON array, one row to a line."""
+    separator = "["
+    for row in rows:
+        typer.echo(separator, nl=separator == ",")
+        members = dict(zip(columns, map(_plain, row), strict=True))
+        typer.echo(json.dumps(members, ensure_ascii=False, default=_plain), nl=False)
+        separator = ","
+    typer.echo("[]" if separator == "[" else "]")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: whole decimals are numbers, times are ISO 8601, bytes are hexadecimal."""
+    match value:
+        case float() if not math.isfinite(value):
+            return str(value)
+        case None | bool() | int() | float() | str() | dict() | list() | tuple():
+            return value
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case bytes():
+            return value.hex()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+if __name__ == "__main__":
+    main()
