@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from deltaduck.errors import QueryError
+from deltaduck.errors import DeltaduckError, QueryError
 from deltaduck.protocol.schema import decimal_of
 from deltaduck.protocol.stats import SkipColumn
 
@@ -69,6 +70,8 @@ _NEGATED: dict[type[exp.Expr], type[exp.Expr]] = {
     exp.NEQ: exp.EQ,
 }
 _OPERATORS: dict[type[exp.Expr], str] = {exp.LT: "<", exp.GT: ">", exp.LTE: "<=", exp.GTE: ">=", exp.EQ: "=", exp.NEQ: "<>"}
+_INTEGERS = ("byte", "short", "integer", "long")
+HOUR = 3_600_000_000  # microseconds
 MAX_LIST = 256  # members of an IN list that are checked one by one; longer lists are checked by their range
 
 
@@ -120,8 +123,15 @@ class _Compiler:
         """(DuckDB type, value) of each: plain literals as they stand, the rest as DuckDB evaluates them."""
         plain = [_plain(n) for n in nodes]
         rest = [n.sql("duckdb") for n, p in zip(nodes, plain, strict=True) if p is None]
-        answers = iter(self.evaluate(rest) if rest else [])
+        answers = iter(self._evaluated(rest))
         return [next(answers) if p is None else p for p in plain]
+
+    def _evaluated(self, constants: Sequence[str]) -> list[tuple[str, Any]]:
+        """The same of SQL text. What fails, or has no value in Python, is unknown: whether it is an error, the query says."""
+        try:
+            return self.evaluate(constants) if constants else []
+        except (DeltaduckError, OverflowError, ValueError):
+            return [("", _UNKNOWN)] * len(constants)
 
     @staticmethod
     def _all(parts: list[str]) -> str:
@@ -148,26 +158,46 @@ class _Compiler:
         known, lossy, bound = self._in_domain(c, node, kind, value)
         if not known:
             return "TRUE"
+        if lossy:
+            return self._compare_loosely(c, operator, *self._around(c, node, bound))
         name = self._bind(bound)
         if c.is_partition:
-            if not lossy:
-                return f"s.{c.value} {_OPERATORS[operator]} {name}"
-            if operator is exp.NEQ:
-                return "TRUE"
-            # equal after rounding says nothing of before; NaN may be held as NULL
-            loose = {"<": "<=", ">": ">="}.get(_OPERATORS[operator], _OPERATORS[operator])
-            return f"(s.{c.value} {loose} {name} OR s.{c.value} IS NULL)"
+            return f"s.{c.value} {_OPERATORS[operator]} {name}"
         unknown_low, unknown_high = f"s.{c.min} IS NULL", f"s.{c.max} IS NULL"
-        strict = "" if not lossy else "="
         if operator is exp.EQ:
             return f"(s.{c.min} <= {name} OR {unknown_low}) AND (s.{c.max} >= {name} OR {unknown_high})"
         if operator in (exp.LT, exp.LTE):
-            return f"(s.{c.min} <{strict if operator is exp.LT else '='} {name} OR {unknown_low})"
+            return f"(s.{c.min} {_OPERATORS[operator]} {name} OR {unknown_low})"
         if operator in (exp.GT, exp.GTE):
-            return f"(s.{c.max} >{strict if operator is exp.GT else '='} {name} OR {unknown_high})"
-        if lossy or c.type not in ("byte", "short", "integer", "long", "date"):
+            return f"(s.{c.max} {_OPERATORS[operator]} {name} OR {unknown_high})"
+        if c.type not in ("byte", "short", "integer", "long", "date"):
             return "TRUE"  # bounds of these may be wider than the values
         return f"(s.{c.min} <> {name} OR s.{c.max} <> {name} OR {unknown_low} OR {unknown_high})"
+
+    def _compare_loosely(self, c: SkipColumn, operator: type[exp.Expr], low: Any, high: Any) -> str:
+        """The same with a constant that is only known to lie in [low, high]."""
+        if operator is exp.NEQ:
+            return "TRUE"
+        least, most = (c.value, c.value) if c.is_partition else (c.min, c.max)  # a partition value of NULL may be a NaN
+        parts = []
+        if operator in (exp.EQ, exp.LT, exp.LTE):
+            parts.append(f"(s.{least} <= {self._bind(high)} OR s.{least} IS NULL)")
+        if operator in (exp.EQ, exp.GT, exp.GTE):
+            parts.append(f"(s.{most} >= {self._bind(low)} OR s.{most} IS NULL)")
+        return " AND ".join(parts)
+
+    @staticmethod
+    def _around(c: SkipColumn, node: exp.Expr, bound: Any) -> tuple[Any, Any]:
+        """The range that a constant is known to lie in: what DuckDB compares with is rounded in its own way."""
+        if c.type in ("timestamp", "timestamp_ntz"):
+            slack = 48 * HOUR if _depends_on_zone(node) else 16 * HOUR
+            return bound - slack, bound + slack
+        if c.type == "date":
+            return bound - 2, bound + 2
+        if c.type in _INTEGERS:
+            return bound, bound
+        slack = abs(bound) * 2**-22 + 1e-44 if c.type == "float" else abs(bound) * 2**-50
+        return bound - slack, bound + slack
 
     def _in_list(self, node: exp.In) -> str:
         column = self.column(node.this)
@@ -181,7 +211,11 @@ class _Compiler:
                  for m, (kind, v) in zip(members, values, strict=True)]
             )  # fmt: skip
         present = [(kind, v, m) for m, (kind, v) in zip(members, values, strict=True) if v is not None]
-        if len({type(v) for _, v, _ in present}) != 1 or any(v != v for _, v, _ in present):
+        orderly = len({kind for kind, _, _ in present}) == 1 and all(
+            isinstance(v, str if column.type == "string" else (int, float, decimal.Decimal, dt.date)) and v == v
+            for _, v, _ in present
+        )
+        if not orderly:  # members of several types, or text that stands for something else, have no order here
             return "TRUE"
         low, high = min(present, key=lambda x: x[1]), max(present, key=lambda x: x[1])
         return self._all(
@@ -231,24 +265,26 @@ class _Compiler:
         if isinstance(value, str) and c.type != "string":
             if not (isinstance(node, exp.Literal) and node.is_string):
                 return False, False, None
-            ((kind, value),) = self.evaluate(
+            ((kind, value),) = self._evaluated(
                 [f"TRY_CAST({node.sql('duckdb')} AS {_CAST[c.type]})" if c.type in _CAST else "NULL"]
             )
             if value is None:
                 return False, False, None
+        if kind == "FLOAT" and c.type not in ("float", "double"):  # then the column is rounded, to 24 bits
+            return False, False, None
         match c.type:
             case "byte" | "short" | "integer" | "long":
                 return _number_domain(value)
             case "float" | "double":
                 known, _, number = _number_domain(value)
-                return known and isinstance(number, int | float) and abs(number) < 2**53, True, float(number) if known else None
+                return known and abs(number) < 2**53, True, float(number) if known else None
             case "string":
-                return isinstance(value, str), False, value
+                return isinstance(value, str) and not _depends_on_zone(node), False, value
             case "boolean":
                 return isinstance(value, bool), False, int(value) if isinstance(value, bool) else None
             case "date":
                 if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
-                    return True, False, (value - dt.date(1970, 1, 1)).days
+                    return True, _depends_on_zone(node), (value - dt.date(1970, 1, 1)).days
             case "timestamp" | "timestamp_ntz":
                 return self._timestamp_domain(c, node, kind, value)
         if decimal_of(c.type):
@@ -257,14 +293,17 @@ class _Compiler:
         return False, False, None
 
     def _timestamp_domain(self, c: SkipColumn, node: exp.Expr, kind: str, value: Any) -> tuple[bool, bool, Any]:
-        if not isinstance(value, dt.date):
+        zoned = c.type == "timestamp" and kind == "TIMESTAMP WITH TIME ZONE"
+        if not isinstance(value, dt.date) or not (zoned or kind in ("DATE", "TIMESTAMP")):
             return False, False, None
-        if c.type == "timestamp_ntz" and kind not in ("DATE", "TIMESTAMP"):
-            return False, False, None
-        micros = f"epoch_us(TRY_CAST({node.sql('duckdb')} AS {_CAST[c.type]}))"
-        ((_, number),) = self.evaluate([micros])
-        return number is not None, False, number
+        # without a zone of its own, a constant is read in UTC here, and in the zone of the session where the query runs
+        certain = _has_zone(node) if c.type == "timestamp" else not _depends_on_zone(node)
+        micros = f"epoch_us(TRY_CAST({node.sql('duckdb')} AS {_CAST[c.type if certain else 'timestamp_ntz']}))"
+        ((_, number),) = self._evaluated([micros])
+        return isinstance(number, int), not certain, number
 
+
+_UNKNOWN = object()  # a constant that has no value in Python
 
 _CAST = {
     "byte": "BIGINT", "short": "BIGINT", "integer": "BIGINT", "long": "BIGINT", "date": "DATE",
@@ -304,6 +343,23 @@ def _plain(node: exp.Expr) -> tuple[str, Any] | None:
 def is_constant(node: exp.Expr) -> bool:
     """Literals, and arithmetic and casts of them: what means the same every time it is evaluated."""
     return all(isinstance(n, _CONSTANTS) for n in node.walk())
+
+
+def _depends_on_zone(node: exp.Expr) -> bool:
+    """May a constant have another value in a session of another time zone? Plain text aside."""
+    current = (exp.CurrentDate, exp.CurrentTimestamp, exp.CurrentTimestampLTZ)
+    zoned = (exp.DType.TIMESTAMPTZ, exp.DType.TIMESTAMPLTZ, exp.DType.TIMETZ)
+    return any(isinstance(n, current) or (isinstance(n, exp.DataType) and n.this in zoned) for n in node.walk())
+
+
+def _has_zone(node: exp.Expr) -> bool:
+    """Is it one instant in every session: text that ends in an offset, or the current time?"""
+    match node:
+        case exp.Literal():
+            return re.search(r":\d\d(\.\d+)?\s*(Z|[+-]\d\d(:?\d\d)?)$", node.name) is not None
+        case exp.Cast():
+            return isinstance(node.this, exp.Literal) and _depends_on_zone(node) and _has_zone(node.this)
+    return isinstance(node, exp.CurrentTimestamp | exp.CurrentTimestampLTZ)
 
 
 def is_rising(node: exp.Expr) -> bool:

@@ -123,6 +123,9 @@ def _conjuncts(source: _Source, columns_of: Callable[[str], set[str] | None]) ->
     methods = {(j.method or "").upper() for j in joins}
     if source.table.args.get("pivots") or source.table.args.get("sample") or methods - {"", "NATURAL", "ASOF"}:
         return  # what comes of the rows depends on rows that the WHERE would drop
+    alias = source.table.args.get("alias")
+    if alias is not None and alias.args.get("columns"):
+        return  # t(b, a): the names are not the table's
     position = next((i for i, j in enumerate(joins) if j.this is source.table), None)
     kept_from_here = position is None or _keeps_only_matches(joins[position])
     outer_later = any(j.side in ("RIGHT", "FULL") for j in (joins if position is None else joins[position + 1 :]))
