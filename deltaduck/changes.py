@@ -17,6 +17,7 @@ class Change:
     """The staged actions of one table.
 
     base: the snapshot that was read; None when the table is new. after: the table as it will be.
+    skip: the index of the table as it will be; known: all that its index holds, or was staged to hold.
     adds: one row per new file (`parquet.write_files`). removes: (version, action_order) of live files that go.
     reads: what was read, as conditions on the skip index. A commit without reads and removes is a blind append.
     """
@@ -24,6 +25,7 @@ class Change:
     base: Snapshot | None
     after: Snapshot
     skip: list[SkipColumn]
+    known: list[SkipColumn] = field(default_factory=list)
     adds: list[pa.Table] = field(default_factory=list)
     removes: list[pa.Table] = field(default_factory=list)
     reads: list[Condition] = field(default_factory=list)
@@ -67,4 +69,4 @@ class Change:
 
     def restaged(self, after: Snapshot, skip: list[SkipColumn]) -> Change:
         """The same change on the way to another schema."""
-        return replace(self, after=after, skip=skip)
+        return replace(self, after=after, skip=skip, known=[*self.known, *skip])

@@ -42,14 +42,14 @@ def create(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> No
 
 
 def redefine(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> None:
-    """Change which columns are indexed: rows that exist have NULL, which is 'unknown', in new ones."""
+    """Index more columns: rows that exist have NULL, which is 'unknown', in new ones. Those no longer wanted stay,
+    for the versions that had them."""
     found = {ordinal for ordinal, *_ in catalog.rows("skip_columns", table_id=table_id)}
-    for c in columns:
-        if c.ordinal not in found:
-            for name, kind in c.definitions():
-                catalog.execute(f"ALTER TABLE dl_skip_{table_id} ADD COLUMN {name} {kind}")
-    catalog.run("delete_skip_columns", table_id=table_id)
-    _record(catalog, table_id, columns)
+    new = [c for c in columns if c.ordinal not in found]
+    for c in new:
+        for name, kind in c.definitions():
+            catalog.execute(f"ALTER TABLE dl_skip_{table_id} ADD COLUMN {name} {kind}")
+    _record(catalog, table_id, new)
 
 
 def drop(catalog: Catalog, table_id: int) -> None:
@@ -90,6 +90,7 @@ def rebuild(catalog: Catalog, engine: Any, snapshot: Snapshot) -> int:
         drop(catalog, snapshot.table_id)
         create(catalog, snapshot.table_id, columns)
         catalog.ingest(f"dl_skip_{snapshot.table_id}", rows)
+    catalog.definitions.clear()
     return int(rows.num_rows)
 
 

@@ -17,6 +17,7 @@ from deltaduck.predicate import Condition
 from deltaduck.protocol.features import Protocol, check_readable
 from deltaduck.protocol.schema import Struct, parse_schema
 from deltaduck.protocol.stats import SkipColumn
+from deltaduck.protocol.stats import skip_columns as wanted_skip_columns
 
 MAX_DEFINITIONS = 10_000  # kept in memory
 
@@ -129,13 +130,23 @@ def from_ms(ms: int) -> str:
 
 
 def skip_columns(catalog: Catalog, snapshot: Snapshot) -> list[SkipColumn]:
-    """What the table's skip index holds. Read from the catalog once per metadata of the table."""
+    """What the table's skip index holds of this snapshot's columns. Worked out once per metadata of the table."""
     key = (snapshot.table_id, snapshot.metadata_version, "skip")
-    if (known := catalog.definitions.get(key)) is None:
+    if (found := catalog.definitions.get(key)) is None:
+        held = {(c.path, c.type, c.is_partition): c for c in all_skip_columns(catalog, snapshot)}
+        wanted = wanted_skip_columns(snapshot.schema, snapshot.partition_columns, snapshot.configuration)
+        found = catalog.definitions[key] = [held[column] for column in wanted if column in held]
+    return list(found)
+
+
+def all_skip_columns(catalog: Catalog, snapshot: Snapshot) -> list[SkipColumn]:
+    """What the table's skip index holds, columns of other versions included. Read once per metadata of the table."""
+    key = (snapshot.table_id, snapshot.metadata_version, "all skip")
+    if (found := catalog.definitions.get(key)) is None:
         rows = catalog.rows("skip_columns", table_id=snapshot.table_id)
-        known = [SkipColumn(ordinal, tuple(json.loads(path)), kind, bool(part)) for ordinal, path, kind, part in rows]
-        catalog.definitions[key] = known
-    return list(known)
+        found = [SkipColumn(ordinal, tuple(json.loads(path)), kind, bool(part)) for ordinal, path, kind, part in rows]
+        catalog.definitions[key] = found
+    return list(found)
 
 
 def files(catalog: Catalog, snapshot: Snapshot, condition: Condition | None = None) -> pa.Table:

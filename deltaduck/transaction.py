@@ -173,7 +173,8 @@ class Transaction:
 
     def compile(self, snapshot: Snapshot, where: exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
         change = self._changes.get(snapshot.name.lower())
-        columns = change.skip if change is not None else snapshots.skip_columns(self.lake.catalog, snapshot)
+        staged = change is not None and change.after is snapshot
+        columns = change.skip if change is not None and staged else snapshots.skip_columns(self.lake.catalog, snapshot)
         return predicates.compile_condition(where, columns, self.lake.evaluate, qualifiers)
 
     @contextlib.contextmanager
@@ -188,7 +189,9 @@ class Transaction:
         if key not in self._changes:
             if (base := self.find(name)) is None:
                 return None
-            self._changes[key] = Change(base, base, snapshots.skip_columns(self.lake.catalog, base))
+            catalog = self.lake.catalog
+            skip, known = snapshots.skip_columns(catalog, base), snapshots.all_skip_columns(catalog, base)
+            self._changes[key] = Change(base, base, skip, known)
         return self._changes[key]
 
     def stage(self, change: Change) -> None:

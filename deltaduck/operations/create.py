@@ -101,7 +101,7 @@ def change_schema(change: Change, schema: Struct, partition_columns: Sequence[st
         change.after, schema=schema, partition_columns=parts, uniform_since=NEVER_UNIFORM,
         protocol=upgraded(change.after.protocol, schema),
     )  # fmt: skip
-    return change.restaged(after, index_columns(after, change.skip))
+    return change.restaged(after, index_columns(after, [*change.known, *change.skip]))
 
 
 def as_schema(connection: Any, schema: Any) -> Struct:
