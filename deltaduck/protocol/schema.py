@@ -249,7 +249,9 @@ def _mark(f: Field, arrow: pa.Field) -> Field:
 
 
 def check_names(schema: Struct) -> None:
-    """SchemaMismatchError for empty names and names that differ in case only."""
+    """SchemaMismatchError for no columns, empty names and names that differ in case only."""
+    if not schema.fields:
+        raise SchemaMismatchError("a table, and a struct in it, needs at least one column")
     seen: dict[str, str] = {}
     for f in schema:
         if not f.name:

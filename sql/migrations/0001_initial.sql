@@ -1,6 +1,7 @@
 -- The catalog: one row per Delta action, keyed by table, version and place in the commit.
 -- Portable text: DuckDB, SQLite and PostgreSQL run it unchanged. JSON is TEXT, times are epoch milliseconds.
--- Action tables have no keys of their own: (table_id, version) is arbitrated once, in dl_table_versions.
+-- No foreign keys, and no keys on action tables: (table_id, version) is arbitrated once, in dl_table_versions, and rows of the
+-- log are never changed or deleted; DuckDB would also refuse to update a referenced dl_tables row.
 
 CREATE TABLE dl_lake (
     schema_version BIGINT NOT NULL,           -- how many migrations this catalog has seen
@@ -26,7 +27,7 @@ CREATE TABLE dl_tables (
 );
 
 CREATE TABLE dl_table_versions (
-    table_id             BIGINT NOT NULL REFERENCES dl_tables (table_id),
+    table_id             BIGINT NOT NULL,
     version              BIGINT NOT NULL,
     commit_ms            BIGINT NOT NULL,     -- strictly rising with version; time travel uses it
     commit_id            TEXT   NOT NULL,     -- the catalog transaction; equal across the tables of one commit

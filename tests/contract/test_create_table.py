@@ -1,0 +1,173 @@
+"""Empty tables, by schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from deltaduck import (
+    DeltaduckError,
+    Lake,
+    SchemaMismatchError,
+    TableExistsError,
+    TableNotFoundError,
+    UnsupportedFeatureError,
+)
+
+Log = Callable[[Lake, str, int], list[dict[str, Any]]]
+
+
+def test_from_sql_types(lake: Lake) -> None:
+    t = lake.create_table("t", {"id": "BIGINT NOT NULL", "tags": "VARCHAR[]", "at": "TIMESTAMPTZ", "p": "STRUCT(x INT, y INT)"})
+    assert t.version() == 0
+    assert t.to_arrow().num_rows == 0
+    assert t.schema() == pa.schema(
+        [
+            pa.field("id", pa.int64(), nullable=False),
+            pa.field("tags", pa.list_(pa.field("element", pa.string()))),
+            pa.field("at", pa.timestamp("us", tz="UTC")),
+            pa.field("p", pa.struct([pa.field("x", pa.int32()), pa.field("y", pa.int32())])),
+        ]
+    )
+
+
+def test_from_an_arrow_schema(lake: Lake) -> None:
+    schema = pa.schema(
+        [
+            pa.field("id", pa.int32(), nullable=False),
+            pa.field("s", pa.struct([pa.field("must", pa.int64(), nullable=False)])),
+            pa.field("d", pa.decimal128(10, 2)),
+        ]
+    )
+    assert lake.create_table("t", schema).schema() == schema
+
+
+def test_with_partitions_properties_and_a_description(lake: Lake, log: Log) -> None:
+    lake.create_table(
+        "t", {"day": "DATE", "n": "INT"}, partition_by="DAY", description="what for", configuration={"delta.appendOnly": "true"}
+    )
+    detail = lake.table("t").detail()
+    assert detail["partition_columns"] == ["day"]
+    assert detail["description"] == "what for"
+    assert detail["properties"] == {"delta.appendOnly": "true"}
+    commit_info, protocol, metadata = log(lake, "t", 0)
+    assert commit_info["commitInfo"]["operation"] == "CREATE TABLE"
+    assert protocol == {"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}
+    assert metadata["metaData"]["partitionColumns"] == ["day"]
+    assert metadata["metaData"]["configuration"] == {"delta.appendOnly": "true"}
+    assert metadata["metaData"]["description"] == "what for"
+
+
+def test_at_a_place_of_its_own(lake: Lake, tmp_path: Path, people: pa.Table) -> None:
+    lake.create_table("t", people.schema, location=tmp_path / "else where" / "täble")
+    lake.write("t", people)
+    assert lake.table("t").detail()["location"] == str(tmp_path / "else where" / "täble")
+    assert lake.table("t").to_arrow() == people
+    assert (tmp_path / "else where" / "täble" / "_delta_log" / f"{1:020d}.json").exists()
+
+
+def test_a_taken_place_is_refused(lake: Lake, tmp_path: Path) -> None:
+    lake.create_table("t", {"a": "INT"}, location=tmp_path / "here")
+    with pytest.raises(TableExistsError, match="here"):
+        lake.create_table("u", {"a": "INT"}, location=tmp_path / "here")
+    assert [t["name"] for t in lake.tables()] == ["t"]
+
+
+def test_a_place_with_somebody_elses_table_is_refused(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "theirs" / "_delta_log").mkdir(parents=True)
+    (tmp_path / "theirs" / "_delta_log" / f"{0:020d}.json").write_text('{"commitInfo":{}}')
+    with pytest.raises(TableExistsError, match=r"Delta table at .*theirs"):
+        lake.create_table("t", {"a": "INT"}, location=tmp_path / "theirs")
+    assert lake.tables() == []
+
+
+@pytest.mark.parametrize("name", ["people", "PEOPLE"])
+def test_names_are_taken_whatever_their_case(lake: Lake, people: pa.Table, name: str) -> None:
+    lake.write("People", people)
+    with pytest.raises(TableExistsError, match=f"{name}.*exists"):
+        lake.create_table(name, {"a": "INT"})
+    assert lake.table(name).to_arrow() == people
+    assert lake.table(name).name == "People"
+
+
+ODD_NAMES = [
+    "with space", 'quo"te', "apo'strophe", "semi;colon", "ünïcode 表", "SELECT", "a.b", "../up", "a/b", "100%", "t?*[x]", "#hash",
+    "back\\slash", "new\nline", "filename", "version", "x" * 120,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_table_names_are_names(lake: Lake, people: pa.Table, name: str) -> None:
+    quoted = '"' + name.replace('"', '""') + '"'
+    lake.write(name, people)
+    lake.write(name, people)
+    lake.sql(f"DELETE FROM {quoted} WHERE id = 2")
+    assert lake.sql(f"SELECT count(*) FROM {quoted}").fetchall() == [(4,)]
+    assert lake.sql(f"SELECT count(*) FROM {quoted} AT (VERSION => 0)").fetchall() == [(3,)]
+    assert lake.table(name).version() == 2
+    assert lake.mirror.verify(name), lake.mirror.verify(name)
+    assert lake.catalog.fetch(f"SELECT count(*) FROM {quoted}") == [(4,)]  # the view in the catalog itself
+    place = Path(lake.table(name).detail()["location"])
+    assert place.parent == Path(lake.storage)  # nothing climbs out of the storage
+    lake.drop_table(name)
+    with pytest.raises(TableNotFoundError):
+        lake.table(name)
+
+
+@pytest.mark.parametrize("name", ["", "dl_tables", "DL_mine", "nul\0"])
+def test_names_that_cannot_be(lake: Lake, people: pa.Table, name: str) -> None:
+    with pytest.raises(SchemaMismatchError, match="cannot name a table"):
+        lake.write(name, people)
+    assert lake.tables() == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "options", "error", "named"),
+    [
+        ({"a": "NOTATYPE"}, {}, SchemaMismatchError, "'a'.*NOTATYPE"),
+        ({"a": "TIME"}, {}, SchemaMismatchError, "'a'.*TIME"),
+        ({"a": "INT", "A": "INT"}, {}, SchemaMismatchError, "'a' and 'A'"),
+        ({"": "INT"}, {}, SchemaMismatchError, "empty name"),
+        ({"a": "INT"}, {"partition_by": ["b"]}, SchemaMismatchError, "partition column 'b'.*a"),
+        ({"a": "INT"}, {"partition_by": ["a"]}, SchemaMismatchError, "not partitioned by"),
+        ({"a": "INT", "b": "INT"}, {"partition_by": ["a", "A"]}, SchemaMismatchError, "named twice"),
+        ({"a": "INT[]", "b": "INT"}, {"partition_by": ["a"]}, SchemaMismatchError, "'a' is nested"),
+        ({"a": "INT"}, {"configuration": {"delta.nope": "1"}}, UnsupportedFeatureError, r"delta\.nope"),
+        ({"a": "INT"}, {"configuration": {"delta.checkpointInterval": "x"}}, UnsupportedFeatureError, "checkpointInterval.*'x'"),
+        ({}, {}, SchemaMismatchError, "column"),
+        (42, {}, SchemaMismatchError, "int"),
+    ],
+)
+def test_what_cannot_be_created(
+    lake: Lake, schema: Any, options: dict[str, Any], error: type[DeltaduckError], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        lake.create_table("t", schema, **options)
+    assert lake.tables() == []
+    assert not Path(lake.storage, "t", "_delta_log", f"{0:020d}.json").exists()
+
+
+def test_dropping_frees_the_name_and_keeps_the_files(lake: Lake, people: pa.Table) -> None:
+    lake.write("t", people)
+    place = Path(lake.table("t").detail()["location"])
+    held = lake.table("t")
+    lake.drop_table("T")
+    assert lake.tables() == []
+    assert (place / "_delta_log" / f"{0:020d}.json").exists()
+    with pytest.raises(TableNotFoundError):
+        lake.sql("SELECT * FROM t")
+    lake.write("t", people.slice(0, 1))
+    assert lake.table("t").version() == 0
+    assert lake.sql("SELECT count(*) FROM t").fetchall() == [(1,)]
+    assert Path(lake.table("t").detail()["location"]) != place  # another table, at another place
+    with pytest.raises(TableNotFoundError, match="dropped"):
+        held.version()
+
+
+def test_dropping_what_is_not_there(lake: Lake) -> None:
+    with pytest.raises(TableNotFoundError, match="'t'"):
+        lake.drop_table("t")
