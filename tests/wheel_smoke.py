@@ -1,0 +1,55 @@
+"""The wheel works alone. Run with the Python of an environment that holds the wheel and nothing for development.
+
+``make wheel`` does. It uses the core dependencies only, in a directory of its own, far from the checkout.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+import deltaduck
+from deltaduck import statements
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    package = Path(deltaduck.__file__).resolve().parent
+    assert CHECKOUT / "deltaduck" != package, f"deltaduck came from the checkout: {package}"
+    assert statements.ROOT.resolve() == package / "sql", f"the SQL came from {statements.ROOT}"
+    assert statements.migrations(), "the wheel holds no migrations"
+    assert (package / "py.typed").exists(), "the wheel does not say that it is typed"
+    for extra in ("polars", "pandas", "deltalake", "typer", "rich"):
+        assert importlib.util.find_spec(extra) is None, f"{extra} is installed: this would not show that the core works alone"
+    with tempfile.TemporaryDirectory() as directory:
+        os.chdir(directory)
+        use()
+        os.chdir(package)  # Windows does not delete the directory it stands in
+    print(f"deltaduck {deltaduck.__version__} on DuckDB {duckdb.__version__}: the wheel works, {package}")
+
+
+def use() -> None:
+    """Write, query, look back, verify, and read with a plain client."""
+    with deltaduck.connect("lake.duckdb") as lake:
+        lake.write("t", pa.table({"day": ["mon", "tue"], "n": [1, 2]}), partition_by="day")
+        lake.write("t", pa.table({"day": ["tue"], "n": [3]}))
+        lake.sql("UPDATE t SET n = 10 WHERE n = 1")
+        assert lake.sql("SELECT sum(n) FROM t").fetchall() == [(15,)]
+        assert lake.sql("SELECT sum(n) FROM t AT (VERSION => 0)").fetchall() == [(3,)]
+        assert lake.table("t").files("day = 'mon'").num_rows == 1
+        verdict = lake.mirror.verify("t")
+        assert verdict, str(verdict)
+    with duckdb.connect("lake.duckdb") as client:
+        assert client.execute("SELECT sum(n) FROM t").fetchall() == [(15,)]
+    assert Path("lake.delta/t/_delta_log", f"{2:020d}.json").exists()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
