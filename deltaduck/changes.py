@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
+from deltaduck.parquet import Target
 from deltaduck.predicate import Condition
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.snapshot import Snapshot
@@ -58,6 +59,11 @@ class Change:
     @property
     def changes_nothing(self) -> bool:
         return not (self.adds or self.removes or self.app_transactions or self.replaces_metadata or self.dropped)
+
+    def target(self) -> Target:
+        """Where files of this change go."""
+        a = self.after
+        return Target(a.location, a.schema, a.partition_columns, a.configuration, self.skip)
 
     def removed_keys(self) -> pa.Table | None:
         """All (version, action_order) that go; None when nothing does."""

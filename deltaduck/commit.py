@@ -46,56 +46,94 @@ def apply(catalog: Catalog, changes: Sequence[Change], isolation: str | None = N
     Tables are locked in the order of their ids; each is checked against the commits since the version it read.
     CommitConflictError, TableExistsError, TableNotFoundError: the caller's transaction must roll back.
     """
-    commit_id = str(uuid.uuid4())
-    existing = sorted((c for c in changes if c.base is not None), key=lambda c: c.after.table_id)
-    states = [(c, _lock(catalog, c, isolation)) for c in existing]
-    commit_ms = max([now_ms(), *(state.commit_ms + 1 for _, state in states)])
-    done = []
-    for change, state in states:
-        if change.dropped:
-            catalog.run("drop_table", table_id=state.table_id, now_ms=commit_ms)
-            skip_index.drop(catalog, state.table_id)
-            row_views.drop(catalog, change.after)
-        elif not change.changes_nothing:
-            done.append(_write(catalog, change, state, commit_ms, commit_id, isolation))
+    isolated = [_Step(c, c.after.table_id, now_ms()) for c in changes if c.base is not None]
+    steps = sorted(isolated, key=lambda s: s.table_id)
+    for step in steps:
+        _advance(catalog, step, isolation)
     for change in changes:
         if change.base is None:
-            done.append(_write(catalog, change, _create(catalog, change, commit_ms), commit_ms, commit_id, isolation))
-    return done
+            step = _Step(change, _create(catalog, change), now_ms())
+            _advance(catalog, step, isolation)
+            steps.append(step)
+    written = [s for s in steps if not s.change.dropped and not s.change.changes_nothing]
+    _agree_on_time(catalog, written)
+    commit_id = str(uuid.uuid4())
+    return [_write(catalog, step, commit_id, isolation) for step in written]
 
 
-@dataclass(frozen=True)
-class _State:
-    """The locked row of a table, as it is before the commit."""
+@dataclass
+class _Step:
+    """One table's part of a commit under way: the version it becomes, and when."""
 
+    change: Change
     table_id: int
-    version: int
     commit_ms: int
-    metadata_version: int
-    protocol_version: int
-    uniform_since: int
-    has_files: bool
+    version: int = -1
 
 
-def _lock(catalog: Catalog, change: Change, isolation: str | None) -> _State:
-    """Lock a table's row and check for conflicts with the commits since the version that was read."""
+def _advance(catalog: Catalog, step: _Step, isolation: str | None) -> None:
+    """Take the table's next version, which locks its row; check for conflicts when others took some since it was read."""
+    change, base = step.change, step.change.base
+    expected, last_ms = (-1, 0) if base is None else (base.version, base.commit_ms)
+    idle = change.dropped or change.changes_nothing
+    if idle or not _move(catalog, step, expected, last_ms):
+        current, last_ms = _state(catalog, step)
+        if current != expected:
+            _reorder(catalog, change, current, isolation)
+        if not idle and not _move(catalog, step, current, last_ms):
+            raise CommitConflictError(change.name, expected, current, "it changed again while this commit was checked")
+    if change.dropped:
+        catalog.run("drop_table", table_id=step.table_id, now_ms=step.commit_ms)
+        skip_index.drop(catalog, step.table_id)
+        row_views.drop(catalog, change.after)
+
+
+def _reorder(catalog: Catalog, change: Change, current: int, isolation: str | None) -> None:
+    """CommitConflictError unless the change may follow the versions since the one it read."""
     base = change.base
     assert base is not None
-    rows = catalog.rows("lock_table", table_id=base.table_id)
+    if change.dropped:
+        raise CommitConflictError(base.name, base.version, current, "it was changed after this transaction decided to drop it")
+    level = isolation or base.configuration.get("delta.isolationLevel", "WriteSerializable")
+    conflicts.check(catalog, change, current, serializable=level == "Serializable")
+
+
+def _state(catalog: Catalog, step: _Step) -> tuple[int, int]:
+    """(version, commit time) of a table now."""
+    rows = catalog.rows("table_state", table_id=step.table_id)
     if not rows or rows[0][1]:
-        raise TableNotFoundError(f"table {base.name!r} was dropped after this transaction read it; nothing was committed")
-    ((current, _, *rest),) = rows
-    if current != base.version:
-        level = isolation or base.configuration.get("delta.isolationLevel", "WriteSerializable")
-        if change.dropped:
-            raise CommitConflictError(
-                base.name, base.version, current, "it was changed after this transaction decided to drop it"
-            )
-        conflicts.check(catalog, change, current, serializable=level == "Serializable")
-    return _State(base.table_id, current, *rest)
+        name = step.change.name
+        raise TableNotFoundError(f"table {name!r} was dropped after this transaction read it; nothing was committed")
+    return rows[0][0], rows[0][2]
 
 
-def _create(catalog: Catalog, change: Change, commit_ms: int) -> _State:
+def _move(catalog: Catalog, step: _Step, expected: int, last_ms: int) -> bool:
+    """Take version `expected` + 1. Commit times rise strictly, whatever the clock does."""
+    change, base = step.change, step.change.base
+    step.version, step.commit_ms = expected + 1, max(step.commit_ms, last_ms + 1)
+    scope = {"table_id": step.table_id, "version": step.version, "expected": expected, "commit_ms": step.commit_ms}
+    if not catalog.execute(catalog.sql("advance_table"), scope):
+        return False
+    new_protocol = base is None or base.protocol != change.after.protocol
+    new_files = bool(change.adds) and not change.after.has_files
+    if change.replaces_metadata or new_protocol or new_files:
+        catalog.run(
+            "redefine_table", table_id=step.table_id, adds=bool(change.adds), new_metadata=change.replaces_metadata,
+            new_layout=change.replaces_layout, new_protocol=new_protocol,
+        )  # fmt: skip
+    return True
+
+
+def _agree_on_time(catalog: Catalog, steps: Sequence[_Step]) -> None:
+    """One commit has one time: time travel shows all of it or nothing, in every table."""
+    latest = max((s.commit_ms for s in steps), default=0)
+    for step in steps:
+        if step.commit_ms != latest:
+            step.commit_ms = latest
+            catalog.run("set_commit_time", table_id=step.table_id, commit_ms=latest)
+
+
+def _create(catalog: Catalog, change: Change) -> int:
     after = change.after
     if catalog.rows("head", name_key=after.name.lower()):
         raise TableExistsError(f"table {after.name!r} exists already; use mode='append' or 'overwrite', or another name")
@@ -108,26 +146,27 @@ def _create(catalog: Catalog, change: Change, commit_ms: int) -> _State:
         table_name=after.name,
         name_key=after.name.lower(),
         location=after.location,
-        now_ms=commit_ms,
+        now_ms=now_ms(),
     )
     skip_index.create(catalog, table_id, change.skip)
-    return _State(table_id, -1, commit_ms, -1, -1, 0, False)
+    return int(table_id)
 
 
-def _write(catalog: Catalog, change: Change, state: _State, commit_ms: int, commit_id: str, isolation: str | None) -> Committed:
-    after, base, version = change.after, change.base, state.version + 1
-    scope = {"table_id": state.table_id, "version": version}
+def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None) -> Committed:
+    change, version, commit_ms = step.change, step.version, step.commit_ms
+    after, base = change.after, change.base
+    scope = {"table_id": step.table_id, "version": version}
     adds, removes = change.added_files(), change.removed_keys()
     kinds = {"commit_info"}
     next_order = 3
-    if new_protocol := base is None or base.protocol != after.protocol:
+    if base is None or base.protocol != after.protocol:
         kinds.add("protocol")
         _insert_protocol(catalog, scope, after)
-    if new_metadata := change.replaces_metadata:
+    if change.replaces_metadata:
         kinds.add("metadata")
         _insert_metadata(catalog, scope, after, commit_ms)
         if base is not None:
-            skip_index.redefine(catalog, state.table_id, change.skip)
+            skip_index.redefine(catalog, step.table_id, change.skip)
     for app_id, app_version in change.app_transactions.items():
         kinds.add("txn")
         catalog.run("insert_txn", **scope, action_order=next_order, app_id=app_id, app_version=app_version, commit_ms=commit_ms)
@@ -140,20 +179,13 @@ def _write(catalog: Catalog, change: Change, state: _State, commit_ms: int, comm
         kinds.add("add")
         _add(catalog, scope, adds, next_order, skip_index.names(change.skip))
     _insert_version(catalog, change, scope, commit_ms, commit_id, isolation, _metrics(change, adds, removes))
-    has_files = state.has_files or "add" in kinds
-    catalog.run(
-        "advance_table", **scope, commit_ms=commit_ms, has_files=has_files,
-        metadata_version=version if new_metadata else state.metadata_version,
-        protocol_version=version if new_protocol else state.protocol_version,
-        uniform_since=version if change.replaces_layout else state.uniform_since,
-    )  # fmt: skip
     interval = int(after.configuration.get("delta.checkpointInterval", "10"))
     is_checkpoint = version > 0 and version % interval == 0
     catalog.run("insert_outbox", **scope, is_checkpoint=is_checkpoint)
-    if new_metadata or has_files != state.has_files:
-        row_views.publish(catalog, after, state.table_id, has_files=has_files)
+    if change.replaces_metadata or ("add" in kinds and not after.has_files):
+        row_views.publish(catalog, after, step.table_id, has_files=after.has_files or "add" in kinds)
     in_order = tuple(kind for kind in KINDS if kind in kinds)
-    return Committed(state.table_id, after.name, after.location, version, commit_ms, is_checkpoint, in_order)
+    return Committed(step.table_id, after.name, after.location, version, commit_ms, is_checkpoint, in_order)
 
 
 def _insert_version(

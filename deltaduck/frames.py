@@ -12,6 +12,7 @@ import pyarrow as pa
 from deltaduck.errors import QueryError, SchemaMismatchError
 from deltaduck.protocol.schema import DataType, Field, Struct, check_names, from_duckdb, quote, with_nullability
 
+_sources: dict[pa.Schema, tuple[list[str], list[Any]]] = {}  # what DuckDB makes of an Arrow schema
 _names = (f"dl_frame_{n}" for n in itertools.count())
 
 
@@ -51,7 +52,16 @@ def open_frame(connection: Any, frame: Any) -> Source:
     data, arrow = _as_arrow(frame)
     name = next(_names)
     connection.register(name, data)
-    return from_query(connection, f"SELECT * FROM {name}", arrow)
+    schema = getattr(data, "schema", None)
+    if not isinstance(schema, pa.Schema):
+        return from_query(connection, f"SELECT * FROM {name}", arrow)
+    key = schema.remove_metadata()
+    if key not in _sources:
+        if len(_sources) > 1000:
+            _sources.clear()
+        source = from_query(connection, f"SELECT * FROM {name}", arrow)
+        _sources[key] = (source.columns, source.types)
+    return Source(connection, f"(SELECT * FROM {name})", *_sources[key], arrow)
 
 
 def from_query(connection: Any, query: str, arrow: pa.Schema | None = None) -> Source:

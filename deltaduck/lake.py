@@ -248,7 +248,7 @@ class Lake:
         if all(c.base is not None and c.changes_nothing for c in changes):
             return []
         with self.catalog.transaction():
-            self.mirror.mark()
+            self.mirror.mark_some()
             done = commits.apply(self.catalog, changes, isolation)
         self.mirror.publish(done)
         return done

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote as quote_path
 
 import duckdb
 import pyarrow as pa
 
-from deltaduck import skip_index, storage
+from deltaduck import storage
 from deltaduck.casts import NOT_NULL_MARK
 from deltaduck.errors import (
     ConstraintViolationError,
@@ -26,96 +27,102 @@ from deltaduck.protocol.schema import Struct, literal, quote
 from deltaduck.protocol.stats import SkipColumn
 
 TARGET_FILE_SIZE = 256 << 20
+SCHEMA = pa.schema(
+    {
+        "path": pa.string(), "partition_values": pa.string(), "size": pa.int64(), "modification_time": pa.int64(),
+        "data_change": pa.bool_(), "stats": pa.string(), "num_records": pa.int64(),
+    }
+)  # fmt: skip
+ARROW_INDEX = {"BIGINT": pa.int64(), "DOUBLE PRECISION": pa.float64(), "TEXT": pa.string()}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where files go, and what they are to hold."""
+
+    location: str
+    schema: Struct
+    partition_columns: Sequence[str]
+    configuration: Mapping[str, str]
+    skip: Sequence[SkipColumn]
 
 
 def write_files(
-    connection: Any,
-    from_sql: str,
-    columns: Sequence[tuple[str, str]],
-    *,
-    location: str,
-    schema: Struct,
-    partition_columns: Sequence[str],
-    configuration: Mapping[str, str],
-    skip: Sequence[SkipColumn],
-    now_ms: int,
-    data_change: bool = True,
-) -> pa.Table:
-    """Write the rows of a FROM item, and answer one row per file: its add action and its skip index values.
+    connection: Any, from_sql: str, columns: Sequence[tuple[str, str]], target: Target, now_ms: int
+) -> tuple[pa.Table, list[str]]:
+    """Write the rows of a FROM item: one row per file with its add action and skip index values, and the files' names.
 
     columns: (name, SQL) in the table's order, of exactly the table's types. The files are durable on return, and
     nothing refers to them yet.
     """
-    copy = _copy_statement(from_sql, columns, location, schema, partition_columns, configuration)
     try:
-        written = connection.sql(copy).to_arrow_table()
+        result = connection.execute(_copy_statement(from_sql, columns, target))
+        names = [c[0] for c in result.description]
+        rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
     except duckdb.Error as e:
-        raise translate(e, location) from e
-    names = written.column("filename").to_pylist()
+        raise translate(e, target.location) from e
+    files = [row["filename"] for row in rows]
     try:
-        storage.persist(names)
-        return _adds(connection, written, location, schema, partition_columns, configuration, skip, now_ms, data_change)
+        storage.remove([row["filename"] for row in rows if not row["count"]])  # what a source without rows leaves
+        rows = [row for row in rows if row["count"]]
+        files = [row["filename"] for row in rows]
+        storage.persist(files)
+        return _adds(rows, target, now_ms), files
     except BaseException:
-        storage.remove(names)
+        storage.remove(files)
         raise
 
 
-def _copy_statement(
-    from_sql: str,
-    columns: Sequence[tuple[str, str]],
-    location: str,
-    schema: Struct,
-    partition_columns: Sequence[str],
-    configuration: Mapping[str, str],
-) -> str:
-    parts = set(partition_columns)
+def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: Target) -> str:
+    parts = set(target.partition_columns)
     select = []
     for name, sql in columns:
-        f = schema.get(name)
+        f = target.schema.get(name)
         assert f is not None
         select.append(f"{partitions.serialize(sql, f.type) if name in parts else sql} AS {quote(f.physical_name)}")
-    codec = configuration.get("delta.parquet.compression.codec", "snappy").lower()
+    codec = target.configuration.get("delta.parquet.compression.codec", "snappy").lower()
     options = ["FORMAT parquet", "RETURN_STATS", "APPEND", f"COMPRESSION {codec}", "FILENAME_PATTERN 'part-{uuid}'"]
-    if partition_columns:
-        options.append(f"PARTITION_BY ({', '.join(quote(p) for p in partition_columns)})")
+    if parts:
+        options.append(f"PARTITION_BY ({', '.join(quote(p) for p in target.partition_columns)})")
     else:
-        options.append(f"FILE_SIZE_BYTES {size_bytes(configuration, 'delta.targetFileSize', TARGET_FILE_SIZE)}")
-    return f"COPY (SELECT {', '.join(select)} FROM {from_sql}) TO {literal(location)} ({', '.join(options)})"
+        options.append(f"FILE_SIZE_BYTES {size_bytes(target.configuration, 'delta.targetFileSize', TARGET_FILE_SIZE)}")
+    return f"COPY (SELECT {', '.join(select)} FROM {from_sql}) TO {literal(target.location)} ({', '.join(options)})"
 
 
-def _adds(
-    connection: Any,
-    written: pa.Table,
-    location: str,
-    schema: Struct,
-    partition_columns: Sequence[str],
-    configuration: Mapping[str, str],
-    skip: Sequence[SkipColumn],
-    now_ms: int,
-    data_change: bool,
-) -> pa.Table:
-    members = [(json.dumps(p, ensure_ascii=False) + ":", f"to_json(partition_keys[{literal(p)}])") for p in partition_columns]
-    values = " || ',' || ".join(f"{literal(key)} || coalesce(CAST({value} AS VARCHAR), 'null')" for key, value in members)
-    partition_values = f"'{{' || {values} || '}}'" if partition_columns else "'{}'"
-    leaves = stats.indexed_leaves(schema, partition_columns, configuration)
-    relative = f"substr(filename, {len(location) + 2})"
-    encoded = f"replace(replace(url_encode({relative}), '%2F', '/'), '%3D', '=')"
-    adds = (
-        f"SELECT {encoded} AS path, {partition_values} AS partition_values, CAST(file_size_bytes AS BIGINT) AS size, "
-        f"CAST({now_ms} AS BIGINT) AS modification_time, {data_change} AS data_change, {stats.stats_json(leaves)} AS stats, "
-        "true AS exact_max FROM dl_written_files WHERE count > 0"
-    )
-    keep = "path, partition_values, size, modification_time, data_change, stats"
-    columns = ["filename", "count", "file_size_bytes", "column_statistics", "partition_keys"]
-    connection.register("dl_written_files", written.select(columns))
-    try:
-        table = connection.sql(skip_index.values_sql(skip, f"({adds})", keep)).to_arrow_table()
-    finally:
-        connection.unregister("dl_written_files")
-    if table.num_rows < written.num_rows:  # a source without rows leaves a file without rows
-        empty = [f for f, n in zip(written["filename"].to_pylist(), written["count"].to_pylist(), strict=True) if n == 0]
-        storage.remove(empty)
-    return table
+def _adds(written: Sequence[Mapping[str, Any]], target: Target, now_ms: int) -> pa.Table:
+    """Add actions and skip index values of the files that COPY wrote."""
+    leaves = stats.indexed_leaves(target.schema, target.partition_columns, target.configuration)
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    index: dict[str, list[Any]] = {name: [] for c in target.skip for name, _ in c.definitions()}
+    values: list[dict[str, str | None]] = []
+    for file in written:
+        text, bounds = stats.file_stats(file["count"], file["column_statistics"], leaves)
+        parts = {p: (file["partition_keys"] or {}).get(p) for p in target.partition_columns}
+        row = (
+            quote_path(file["filename"][len(target.location) + 1 :], safe="/="),
+            json.dumps(parts, ensure_ascii=False, separators=(",", ":")),
+            file["file_size_bytes"], now_ms, True, text, file["count"],
+        )  # fmt: skip
+        for name, value in zip(SCHEMA.names, row, strict=True):
+            columns[name].append(value)
+        values.append(parts)
+        for c in target.skip:
+            if not c.is_partition:
+                for name, value in zip((c.min, c.max, c.nulls), bounds.get(c.path, (None, None, None)), strict=True):
+                    index[name].append(value)
+    for c in target.skip:
+        if c.is_partition:
+            index[c.value] = [_partition_index_value(c, parts[c.path[0]]) for parts in values]
+    kinds = {name: ARROW_INDEX[kind] for c in target.skip for name, kind in c.definitions()}
+    arrays = {name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names}
+    return pa.table(arrays | {name: pa.array(index[name], kind) for name, kind in kinds.items()})
+
+
+def _partition_index_value(column: SkipColumn, text: str | None) -> Any:
+    value = stats.partition_index_value(text, column.type)
+    if value is None and text is not None:
+        raise SchemaMismatchError(f"partition column {column.path[0]!r}: {text!r} is outside of the years 1 to 9999")
+    return value
 
 
 def translate(error: duckdb.Error, where: str) -> DeltaduckError:
@@ -137,8 +144,3 @@ def translate(error: duckdb.Error, where: str) -> DeltaduckError:
     if isinstance(error, duckdb.IOException):
         return StorageError(f"{where}: {first}")
     return QueryError(text.strip() or type(error).__name__)
-
-
-def absolute(location: str, path: str) -> str:
-    """Where the data file of a log's (decoded) path lies."""
-    return path if os.path.isabs(path) else f"{location}/{path}"

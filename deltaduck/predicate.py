@@ -378,3 +378,6 @@ def conjuncts(where: exp.Expr) -> list[exp.Expr]:
     """The parts that all must hold."""
     node = where.unnest()
     return [part for side in node.flatten() for part in conjuncts(side)] if isinstance(node, exp.And) else [node]
+
+
+parse("a = 1")  # sqlglot builds its dialect at its first use: at import, then, not in the first query

@@ -99,16 +99,6 @@ def is_uniform(snapshot: Snapshot, files: pa.Table) -> bool:
     return all(v is None or v >= snapshot.uniform_since for v in (files["version"][0].as_py(), files["version"][-1].as_py()))
 
 
-def file_names(connection: Any, location: str, files: pa.Table) -> list[str]:
-    """Where the files lie: the log's paths decoded, and made absolute."""
-    connection.register("dl_scan_files", files.select(["path"]))
-    try:
-        rows = connection.sql(f"SELECT {full_path('path', location)} AS name FROM dl_scan_files").to_arrow_table()
-    finally:
-        connection.unregister("dl_scan_files")
-    return rows["name"].to_pylist()  # type: ignore[no-any-return]
-
-
 def full_path(path: str, location: str) -> str:
     """SQL: the absolute name of the log's path; a leading / or scheme says that it is absolute already."""
     decoded = f"url_decode({path})"

@@ -34,6 +34,7 @@ class Snapshot:
     uniform_since: int  # files added from here on have exactly `latest`'s schema
     has_files: bool
     metadata_version: int
+    commit_ms: int  # when this version was committed
     metadata_id: str
     metadata_name: str | None
     description: str | None
@@ -52,11 +53,20 @@ def load(catalog: Catalog, name: str, version: int | None = None) -> Snapshot:
         if version is not None and (head := catalog.rows("head", name_key=key)):
             raise VersionNotFoundError(f"table {name!r} has no version {version}: it has versions 0 to {head[0][3]}")
         raise not_found(catalog, name)
-    ((table_id, table_name, location, at, latest, metadata_version, protocol_version, uniform_since, has_files),) = rows
+    ((table_id, table_name, location, at, latest, metadata_version, protocol_version, uniform_since, has_files, commit_ms),) = (
+        rows
+    )
     d = _definition(catalog, table_id, metadata_version, protocol_version)
     check_readable(d.protocol, table_name)
     return replace(
-        d, name=table_name, location=location, version=at, latest=latest, uniform_since=uniform_since, has_files=bool(has_files)
+        d,
+        name=table_name,
+        location=location,
+        version=at,
+        latest=latest,
+        uniform_since=uniform_since,
+        has_files=bool(has_files),
+        commit_ms=commit_ms,
     )
 
 
@@ -71,7 +81,7 @@ def _definition(catalog: Catalog, table_id: int, metadata_version: int, protocol
             table_id=table_id, name="", location="", version=-1, latest=-1, uniform_since=-1, has_files=False,
             metadata_id=mid, metadata_name=name, description=description, schema=parse_schema(schema),
             partition_columns=tuple(json.loads(partitions)), configuration=json.loads(config), created_ms=created,
-            metadata_version=metadata_version,
+            metadata_version=metadata_version, commit_ms=-1,
             protocol=Protocol(reader, writer, _features(reader_features), _features(writer_features)),
         )  # fmt: skip
         if len(catalog.definitions) > MAX_DEFINITIONS:

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from sqlglot import exp
 
 from deltaduck import predicate as predicates
-from deltaduck import scan, storage
 from deltaduck import snapshot as snapshots
+from deltaduck import storage
 from deltaduck.changes import Change
 from deltaduck.commit import Committed
 from deltaduck.errors import DeltaduckError, TableExistsError
@@ -190,18 +190,20 @@ class Transaction:
             if (base := self.find(name)) is None:
                 return None
             catalog = self.lake.catalog
-            skip, known = snapshots.skip_columns(catalog, base), snapshots.all_skip_columns(catalog, base)
-            self._changes[key] = Change(base, base, skip, known)
+            self._changes[key] = Change(
+                base, base, snapshots.skip_columns(catalog, base), snapshots.all_skip_columns(catalog, base)
+            )
         return self._changes[key]
 
     def stage(self, change: Change) -> None:
         """Put a change in the place of the one before."""
         self._changes[change.name.lower()] = change
 
-    def add(self, change: Change, adds: pa.Table) -> None:
+    def add(self, change: Change, adds: pa.Table, files: list[str]) -> None:
+        """Stage new files; `files` are their names, to be deleted should the transaction roll back."""
         if adds.num_rows:
             change.adds.append(adds)
-            self._written += scan.file_names(self.lake.con.cursor(), change.after.location, adds)
+            self._written += files
 
     def remove(self, change: Change, files: pa.Table) -> None:
         """Take files out: committed ones are removed by the commit, staged ones are as if they had never been."""

@@ -39,6 +39,13 @@ def lake(open_lake: Callable[[], Lake]) -> Lake:
     return open_lake()
 
 
+@pytest.fixture(scope="module", params=CATALOGS)
+def shared_lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """One lake for all tests of a module: they may only read what the module's own fixture puts into it."""
+    with CATALOGS[request.param](tmp_path_factory.mktemp("shared")) as lake:
+        yield lake
+
+
 @pytest.fixture
 def people() -> pa.Table:
     """Three rows, one of them with a NULL."""

@@ -39,8 +39,8 @@ class Catalog(ABC):
         """The same, as Arrow."""
 
     @abstractmethod
-    def execute(self, sql: str, params: Params | None = None) -> None:
-        """Run a statement that answers nothing."""
+    def execute(self, sql: str, params: Params | None = None) -> int:
+        """Run a statement that answers nothing; how many rows an UPDATE, INSERT or DELETE changed."""
 
     @abstractmethod
     def ingest(self, table: str, rows: pa.Table) -> None:

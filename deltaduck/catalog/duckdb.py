@@ -19,6 +19,8 @@ from deltaduck.errors import CatalogError
 # Every DuckDB since 1.2 reads and writes this format; the newest's own is closed to older clients.
 STORAGE_VERSION = "v1.2.0"
 
+FEW_ROWS = 4
+
 _locks: dict[str, threading.RLock] = {}
 _locks_guard = threading.Lock()
 
@@ -60,9 +62,10 @@ class DuckDBCatalog(Catalog):
             # a relation answers Arrow without a copy of the rows
             return self._cursor().sql(statements.bind(sql, "$%s"), params=_used(sql, params)).to_arrow_table()
 
-    def execute(self, sql: str, params: Params | None = None) -> None:
+    def execute(self, sql: str, params: Params | None = None) -> int:
         with self._translated():
-            self._run(sql, params)
+            rows = self._run(sql, params).fetchall()
+        return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
 
     def _run(self, sql: str, params: Params | None) -> duckdb.DuckDBPyConnection:
         log.debug("%s %s", sql, params)
@@ -71,6 +74,13 @@ class DuckDBCatalog(Catalog):
         return self._cursor().execute(sql)
 
     def ingest(self, table: str, rows: pa.Table) -> None:
+        if rows.num_rows <= FEW_ROWS:  # an Arrow scan costs more to set up than a few rows do to bind
+            values = [value for row in zip(*rows.to_pydict().values(), strict=True) for value in row]
+            width = rows.num_columns
+            tuples = ", ".join(f"({', '.join(f'${r * width + c + 1}' for c in range(width))})" for r in range(rows.num_rows))
+            with self._translated():
+                self._cursor().execute(f"INSERT INTO {table} ({', '.join(rows.column_names)}) VALUES {tuples}", values)
+            return
         with self.staged("dl_ingested_rows", rows):
             self.execute(f"INSERT INTO {table} BY NAME SELECT * FROM dl_ingested_rows")
 
@@ -99,7 +109,11 @@ class DuckDBCatalog(Catalog):
         self.execute("COMMIT")
 
     def has_table(self, table: str) -> bool:
-        return bool(self.fetch("SELECT 1 FROM duckdb_tables() WHERE table_name = :table AND NOT internal", {"table": table}))
+        try:  # asking the list of all tables takes ten times as long
+            self._cursor().execute(f"SELECT 1 FROM {table} LIMIT 0").fetchall()
+        except duckdb.CatalogException:
+            return False
+        return True
 
     def is_empty(self) -> bool:
         return not self.fetch("SELECT 1 FROM duckdb_tables() WHERE NOT internal AND NOT temporary LIMIT 1")

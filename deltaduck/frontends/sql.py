@@ -47,10 +47,18 @@ def plan(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> str
         trees = references.parse(text)
     except SqlglotError:
         return text  # unknown grammar: DuckDB runs it on the catalog's own views, unpruned
-    if len(trees) != 1 or isinstance(trees[0], exp.Command):
+    if len(trees) != 1 or isinstance(trees[0], exp.Command) or _defines(trees[0]):
         return text
+    if isinstance(trees[0], exp.Describe | exp.Summarize) and isinstance(trees[0].this, exp.Table):
+        verb = type(trees[0]).__name__.upper()
+        return plan(lake, reader, f"{verb} SELECT * FROM {text[trees[0].this.parts[0].meta['start'] :]}", caller)
     with reader.at_one_point():
         return _splice(lake, reader, text, trees[0], caller)
+
+
+def _defines(tree: exp.Expr) -> bool:
+    """Is it a view or macro, which must follow the tables it names instead of today's files?"""
+    return isinstance(tree, exp.Create) and tree.args.get("kind") != "TABLE"
 
 
 def _splice(lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: FrameType | None) -> str:
@@ -145,11 +153,13 @@ def caller_frame() -> FrameType | None:
 
 # --- statements that write
 
-_TABLE_KINDS = ("TABLE", None)
+_CHANGES = exp.Insert | exp.Update | exp.Delete | exp.Merge | exp.Create | exp.Drop | exp.Alter | exp.TruncateTable
 
 
 def is_write(lake: Lake, tree: exp.Expr) -> bool:
-    """Does the statement change a table of the lake?"""
+    """Does the statement change a table of the lake? UnsupportedFeatureError when it would change the log."""
+    if isinstance(tree, _CHANGES) and (target := _target(tree)) is not None and target.name.lower().startswith("dl_"):
+        raise UnsupportedFeatureError(f"{target.name!r} is the catalog's own: commits change it, and SELECT reads it")
     match tree:
         case exp.Insert() | exp.Update() | exp.Delete() | exp.Merge():
             target = _target(tree)
@@ -182,7 +192,7 @@ def write(lake: Lake, tx: Any, tree: exp.Expr, text: str, caller: FrameType | No
                 tx.drop_table(_name(tree))
             counts = {}
         case exp.TruncateTable():
-            counts = tx.delete(tree.expressions[0].name, None)
+            counts = tx.delete(_name(tree), None)
         case _:
             words = " ".join(text.split()[:2]).upper()
             raise UnsupportedFeatureError(
@@ -194,7 +204,10 @@ def write(lake: Lake, tx: Any, tree: exp.Expr, text: str, caller: FrameType | No
 
 
 def _target(tree: exp.Expr) -> exp.Table | None:
-    node = tree.this
+    named = tree.args.get("tables") or tree.expressions if isinstance(tree, exp.Drop | exp.TruncateTable) else [tree.this]
+    if len(named) > 1:
+        raise UnsupportedFeatureError(f"{tree.sql('duckdb')}: name one table at a time")
+    node = named[0] if named else None
     if isinstance(node, exp.Schema):
         node = node.this
     return node if isinstance(node, exp.Table) else None
@@ -219,8 +232,8 @@ def _where(tree: exp.Expr) -> str | None:
 
 
 def _insert(lake: Lake, tx: Any, tree: exp.Insert, caller: FrameType | None) -> dict[str, int]:
-    if tree.args.get("returning") or tree.args.get("conflict") or tree.args.get("ignore"):
-        raise UnsupportedFeatureError("INSERT on lake tables takes no RETURNING and no ON CONFLICT")
+    if any(tree.args.get(key) for key in ("returning", "conflict", "ignore", "alternative")):
+        raise UnsupportedFeatureError("INSERT on lake tables takes no RETURNING, no ON CONFLICT, no OR REPLACE and no OR IGNORE")
     name = _name(tree)
     snapshot = tx.find(name)
     if snapshot is None:

@@ -27,7 +27,10 @@ def write_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, commit_m
     for name, rows in relations.items():
         engine.register(name, rows)
     try:
-        query = statements.load("engine")["checkpoint"]
+        parts = statements.load("engine")
+        query = " UNION ALL ".join(parts[p] for p in ("checkpoint_protocol", "checkpoint_metadata"))
+        for name in list(relations)[1:]:
+            query += f" UNION ALL {parts[name.removeprefix('dl_')]}"
         engine.execute(f"COPY ({query}) TO {literal(hidden)} (FORMAT parquet, COMPRESSION snappy)")
     finally:
         for name in relations:
@@ -65,10 +68,13 @@ def _relations(catalog: Catalog, snapshot: Snapshot, commit_ms: int) -> dict[str
         "created_time": snapshot.created_ms, "configuration": json.dumps(dict(snapshot.configuration)),
     }  # fmt: skip
     types = {"min_reader_version": pa.int32(), "min_writer_version": pa.int32(), "created_time": pa.int64()}
-    return {
-        "dl_checkpoint_head": pa.table({k: pa.array([v], types.get(k, pa.string())) for k, v in head.items()}),
-        "dl_checkpoint_txns": catalog.arrow("checkpoint_txns", **scope),
-        "dl_checkpoint_domains": catalog.arrow("checkpoint_domains", **scope),
-        "dl_checkpoint_removes": catalog.arrow("checkpoint_removes", **scope, since_ms=since),
-        "dl_checkpoint_files": catalog.arrow("checkpoint_files", **scope),
-    }
+    found = {"dl_checkpoint_head": pa.table({k: pa.array([v], types.get(k, pa.string())) for k, v in head.items()})}
+    ((removes, txns, domains),) = catalog.rows("checkpoint_kinds", table_id=snapshot.table_id)
+    if txns:
+        found["dl_checkpoint_txns"] = catalog.arrow("checkpoint_txns", **scope)
+    if domains:
+        found["dl_checkpoint_domains"] = catalog.arrow("checkpoint_domains", **scope)
+    if removes:
+        found["dl_checkpoint_removes"] = catalog.arrow("checkpoint_removes", **scope, since_ms=since)
+    found["dl_checkpoint_files"] = catalog.arrow("checkpoint_files", **scope)
+    return found

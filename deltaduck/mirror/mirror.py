@@ -21,6 +21,9 @@ from deltaduck.protocol import log as names
 log = logging.getLogger("deltaduck.mirror")
 
 
+MARK_EVERY = 32  # commits between two marks, where no other process can look
+
+
 class Mirror:
     """The mirror of one lake. A commit is durable before it is published; whatever is owed is in ``dl_mirror_status``."""
 
@@ -30,6 +33,7 @@ class Mirror:
         self._lock = threading.RLock()
         self._published: dict[int, int] = {}  # table_id -> newest version known to be in the mirror
         self._unmarked: dict[int, int] = {}  # of these, what the catalog has not been told
+        self._commits = 0
 
     def publish(self, committed: Sequence[Committed]) -> None:
         """Publish what was just committed. Never raises for a failure: it stays PENDING, is logged, and is retried later."""
@@ -42,6 +46,13 @@ class Mirror:
             if self._catalog.durable_marks:
                 with self._catalog.transaction():
                     self.mark()
+
+    def mark_some(self) -> None:
+        """`mark`, once enough has been published to be worth it."""
+        with self._lock:
+            self._commits += 1
+            if self._commits % MARK_EVERY == 0:
+                self.mark()
 
     def mark(self) -> None:
         """Tell the catalog what has been published. Inside a catalog transaction of the caller's.
@@ -115,7 +126,9 @@ class Mirror:
             if not publish_commit(self._catalog, c.table_id, c.location, c.version, c.commit_ms, c.kinds):
                 return self._failed(c, "DIVERGED", f"{names.commit_file(c.version)} holds another commit")
             if c.is_checkpoint:
-                snapshot = snapshots.load(self._catalog, c.name, c.version)
+                snapshot = snapshots.load(self._catalog, c.name)
+                if snapshot.version != c.version:
+                    snapshot = snapshots.load(self._catalog, c.name, c.version)
                 write_checkpoint(self._catalog, self._engine(), snapshot, c.commit_ms)
         except DeltaduckError as e:
             return self._failed(c, "PENDING", str(e))

@@ -90,11 +90,8 @@ def _run(tx: Transaction, change: Change, files: pa.Table, query: str) -> pa.Tab
 def _replace(tx: Transaction, change: Change, files: pa.Table, columns: list[tuple[str, str]], where: str) -> None:
     """Write the surviving rows of `files` anew, and stage the exchange."""
     con: Any = tx.lake.con.cursor()
-    after = change.after
-    source = scan.scan_sql(con, after, files)
-    adds = parquet.write_files(
-            con, f"({source}) AS {quote(change.name)} {where}", columns, location=after.location, schema=after.schema,
-            partition_columns=after.partition_columns, configuration=after.configuration, skip=change.skip, now_ms=now_ms(),
-        )  # fmt: skip
+    source = scan.scan_sql(con, change.after, files)
+    from_sql = f"({source}) AS {quote(change.name)} {where}"
+    adds, written = parquet.write_files(con, from_sql, columns, change.target(), now_ms())
     tx.remove(change, files)
-    tx.add(change, adds)
+    tx.add(change, adds, written)

@@ -144,13 +144,10 @@ def _append(tx: Transaction, change: Change, source: Source, rows: str | None = 
         )
         columns = [(n, quote(n)) for n, _ in columns]
     try:
-        adds = parquet.write_files(
-            source.connection, from_sql, columns, location=after.location, schema=after.schema,
-            partition_columns=after.partition_columns, configuration=after.configuration, skip=change.skip, now_ms=now_ms(),
-        )  # fmt: skip
+        adds, files = parquet.write_files(source.connection, from_sql, columns, change.target(), now_ms())
     except (SchemaMismatchError, ConstraintViolationError) as e:
         raise type(e)(f"table {after.name!r}: {e}") from (e.__cause__ or e)
-    tx.add(change, adds)
+    tx.add(change, adds, files)
     return {"rows": pc.sum(adds["num_records"]).as_py() or 0, "files": adds.num_rows}
 
 

@@ -5,15 +5,20 @@ Protocol: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#per-file-sta
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
+
+import numpy as np
 
 from deltaduck.protocol.partitions import deserialize
-from deltaduck.protocol.schema import DataType, Struct, decimal_of, leaves, literal, quote, to_duckdb
+from deltaduck.protocol.schema import DataType, Struct, decimal_of, leaves, quote, to_duckdb
 
 MAX_STRING = 32  # characters of a string that min and max keep
+HIGHEST = "\U0010ffff"
 _NUMBERS = ("byte", "short", "integer", "long", "float", "double")
 
 
@@ -90,71 +95,132 @@ def skip_columns(
     return exact + bounded
 
 
-# --- what COPY ... RETURN_STATS says of a written file, as the log's JSON
+# --- what COPY ... RETURN_STATS says of a written file, as the log's JSON and as the skip index's values
 
 
-def stats_json(columns: Sequence[tuple[tuple[str, ...], DataType]]) -> str:
-    """SQL: the ``stats`` JSON text, over the columns `count` and `column_statistics` of RETURN_STATS."""
-    bounded = [(path, t) for path, t in columns if has_bounds(t)]
-    counted = [(path, t) for path, t in columns if isinstance(t, str)]
-    members = [
-        ("minValues", _object([(path, _bound(path, str(t), "min")) for path, t in bounded])),
-        ("maxValues", _object([(path, _bound(path, str(t), "max")) for path, t in bounded])),
-        ("nullCount", _object([(path, _stat(path, "null_count")) for path, _ in counted])),
-    ]
-    parts = "".join(f" || ',\"{name}\":' || {sql}" for name, sql in members)
-    return f"'{{\"numRecords\":' || count{parts} || '}}'"
+def file_stats(
+    count: int, statistics: Mapping[str, Mapping[str, str]], columns: Sequence[tuple[tuple[str, ...], DataType]]
+) -> tuple[str, dict[tuple[str, ...], tuple[Any, Any, int]]]:
+    """(the ``stats`` JSON, the skip index's (min, max, null count) by path) of one file.
+
+    statistics: DuckDB's, by quoted dotted path; columns: the leaves that statistics cover.
+    """
+    lows: dict[str, Any] = {}
+    highs: dict[str, Any] = {}
+    nulls: dict[str, Any] = {}
+    index = {}
+    for path, type_ in columns:
+        said = statistics.get(".".join(quote(p) for p in path), {})
+        if not isinstance(type_, str) or "null_count" not in said:
+            continue
+        _put(nulls, path, said["null_count"])
+        low = high = _UNKNOWN
+        if has_bounds(type_):
+            low = _bound(type_, said.get("min"), upper=False)
+            # NaN is above every number in DuckDB, so a file that may hold one has no maximum
+            unbounded = type_ in ("float", "double") and said.get("has_nan") != "false"
+            high = _UNKNOWN if unbounded else _bound(type_, said.get("max"), upper=True)
+            _put(lows, path, low[0])
+            _put(highs, path, high[0])
+        index[path] = (low[1], high[1], int(said["null_count"]))
+    text = f'{{"numRecords":{count},"minValues":{_object(lows)},"maxValues":{_object(highs)},"nullCount":{_object(nulls)}}}'
+    return text, index
 
 
-def _object(entries: Sequence[tuple[tuple[str, ...], str]]) -> str:
-    """SQL: a JSON object of nested paths, without the members whose SQL is NULL."""
-    groups: dict[str, list[tuple[tuple[str, ...], str]]] = {}
-    for path, sql in entries:
-        groups.setdefault(path[0], []).append((path[1:], sql))
-    if not groups:
-        return "'{}'"
-    members = []
-    for name, inner in groups.items():
-        value = inner[0][1] if inner[0][0] == () else _object(inner)
-        members.append(f"{literal(json.dumps(name, ensure_ascii=False) + ':')} || ({value})")
-    return f"'{{' || concat_ws(',', {', '.join(members)}) || '}}'"
+def _put(tree: dict[str, Any], path: tuple[str, ...], text: str | None) -> None:
+    if text is not None:
+        for part in path[:-1]:
+            tree = tree.setdefault(part, {})
+        tree[path[-1]] = text
 
 
-def _stat(path: tuple[str, ...], stat: str) -> str:
-    return f"column_statistics[{literal('.'.join(quote(p) for p in path))}]['{stat}']"
+def _object(tree: Mapping[str, Any]) -> str:
+    """JSON of nested dicts whose leaves are JSON already: decimals keep every digit."""
+    members = (f"{_string(k)}:{v if isinstance(v, str) else _object(v)}" for k, v in tree.items())
+    return "{" + ",".join(members) + "}"
 
 
-def _bound(path: tuple[str, ...], type_: str, stat: str) -> str:
-    """SQL: the JSON text of a min or max, NULL where none is known that JSON can hold."""
-    value = _stat(path, stat)
+def _string(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+_Bound = tuple[str | None, Any]  # JSON text, value in the skip index; None where no bound is known that JSON can hold
+_UNKNOWN: _Bound = (None, None)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def _bound(type_: str, text: str | None, *, upper: bool) -> _Bound:
+    """A minimum or maximum that DuckDB wrote as text: no tighter than the values are."""
+    if text is None:
+        return _UNKNOWN
+    if type_ == "string":
+        return _string_bound(text, upper=upper)
+    if type_ == "date":
+        day = _parsed(dt.date.fromisoformat, text)
+        return _UNKNOWN if day is None else (_string(text), (day - _EPOCH.date()).days)
+    if type_ in ("timestamp", "timestamp_ntz"):
+        return _timestamp_bound(type_, text, upper=upper)
+    if type_ in ("float", "double"):
+        if text in ("inf", "-inf", "nan"):
+            return _UNKNOWN
+        return text, float(np.float32(text)) if type_ == "float" else float(text)
+    return text, float(text) if decimal_of(type_) else int(text)
+
+
+def _string_bound(text: str, *, upper: bool) -> _Bound:
+    if len(text) > MAX_STRING:
+        rest, text = text[MAX_STRING:], text[:MAX_STRING]
+        if upper:  # raised above all that it stands for, unless what was cut is that high itself
+            if rest.startswith(HIGHEST):
+                return _UNKNOWN
+            text += HIGHEST
+    return _string(text), text
+
+
+def _timestamp_bound(type_: str, text: str, *, upper: bool) -> _Bound:
+    """In milliseconds, outwards: down for a minimum, up for a maximum."""
+    moment = _parsed(dt.datetime.fromisoformat, text)
+    if moment is None:
+        return _UNKNOWN
+    micros = (moment.replace(tzinfo=moment.tzinfo or dt.UTC) - _EPOCH) // dt.timedelta(microseconds=1)
+    millis = -(-micros // 1000) if upper else micros // 1000
+    try:
+        shown = (_EPOCH + dt.timedelta(milliseconds=millis)).replace(tzinfo=None).isoformat(timespec="milliseconds")
+    except OverflowError:
+        return _UNKNOWN
+    return _string(shown + ("Z" if type_ == "timestamp" else "")), millis * 1000 + (999 if upper else 0)
+
+
+def _parsed(parse: Callable[[str], Any], text: str) -> Any:
+    """What `text` says; None for years that the log's format has no way to write."""
+    try:
+        return parse(text)
+    except ValueError:
+        return None
+
+
+def partition_index_value(text: str | None, type_: str) -> Any:
+    """The skip index's value of a partition column, from the log's string."""
+    if text is None:
+        return None
     match type_:
         case "string":
-            if stat == "min":
-                return f"CAST(to_json(left({value}, {MAX_STRING})) AS VARCHAR)"
-            # a cut maximum is raised above all that it stands for by U+10FFFF, unless that is what was cut
-            return (
-                f"CASE WHEN length({value}) <= {MAX_STRING} THEN CAST(to_json({value}) AS VARCHAR) "
-                f"WHEN {value}[{MAX_STRING + 1}] <> chr(1114111) "
-                f"THEN CAST(to_json(left({value}, {MAX_STRING}) || chr(1114111)) AS VARCHAR) END"
-            )
-        case "date":
-            return f"CASE WHEN regexp_full_match({value}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}') THEN '\"' || {value} || '\"' END"
-        case "timestamp" | "timestamp_ntz":
-            micros = f"TRY(epoch_us(CAST({value} AS {to_duckdb(type_)})))"
-            # milliseconds, outwards: down for a minimum, up for a maximum; years 1 to 9999
-            shift = (
-                f"{micros} - ({micros} % 1000 + 1000) % 1000" if stat == "min" else f"{micros} + (1000 - {micros} % 1000) % 1000"
-            )
-            zone = "Z" if type_ == "timestamp" else ""
-            return (
-                f"CASE WHEN {micros} BETWEEN -62135596800000000 AND 253402300799000000 "
-                f"THEN '\"' || strftime(make_timestamp({shift}), '%Y-%m-%dT%H:%M:%S.%g{zone}') || '\"' END"
-            )
-        case "float" | "double":
-            # NaN is above every number in DuckDB, so a file that holds one has no maximum
-            finite = f"CASE WHEN {value} NOT IN ('inf', '-inf', 'nan') THEN {value} END"
-            return finite if stat == "min" else f"CASE WHEN {_stat(path, 'has_nan')} = 'false' THEN {finite} END"
-    return value
+            return text
+        case "binary":
+            return text.encode().hex().upper()
+        case "boolean":
+            return int(text == "true")
+        case "date" | "timestamp" | "timestamp_ntz":
+            parsed = _parsed(dt.datetime.fromisoformat, text)
+            if parsed is None:
+                return None
+            delta = parsed.replace(tzinfo=parsed.tzinfo or dt.UTC) - _EPOCH
+            return delta.days if type_ == "date" else delta // dt.timedelta(microseconds=1)
+        case "float":
+            return float(np.float32(text))
+        case "double":
+            return float(text)
+    return float(text) if decimal_of(type_) else int(text)
 
 
 # --- the skip index, derived from the log's JSON

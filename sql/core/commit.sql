@@ -1,7 +1,23 @@
--- name: lock_table
--- The row that arbitrates a table's commits; other committers wait or fail on it.
-SELECT version, dropped_ms, commit_ms, metadata_version, protocol_version, uniform_since, has_files
-FROM dl_tables WHERE table_id = :table_id;
+-- name: advance_table
+-- Lock a table's row and move it to its next version, if it is still at the one expected: no row changes if it is not.
+UPDATE dl_tables SET version = :version, commit_ms = :commit_ms
+WHERE table_id = :table_id AND version = :expected AND dropped_ms = 0;
+
+-- name: redefine_table
+-- What else a commit changed: which versions' metadata and protocol are in force, which files have the current schema.
+UPDATE dl_tables SET metadata_version = CASE WHEN :new_metadata THEN version ELSE metadata_version END,
+    protocol_version = CASE WHEN :new_protocol THEN version ELSE protocol_version END,
+    uniform_since = CASE WHEN :new_layout THEN version ELSE uniform_since END,
+    has_files = has_files OR :adds
+WHERE table_id = :table_id;
+
+-- name: table_state
+-- Where a table is, inside the transaction that wants to change it.
+SELECT version, dropped_ms, commit_ms FROM dl_tables WHERE table_id = :table_id;
+
+-- name: set_commit_time
+-- All tables of one commit have one time.
+UPDATE dl_tables SET commit_ms = :commit_ms WHERE table_id = :table_id;
 
 -- name: next_table_id
 -- Ids are never reused: tables are never deleted from the catalog.
@@ -16,12 +32,6 @@ SELECT count(*) FROM dl_tables WHERE location = :location;
 INSERT INTO dl_tables (table_id, table_name, name_key, location, version, commit_ms, metadata_version, protocol_version,
     uniform_since, has_files, created_ms)
 VALUES (:table_id, :table_name, :name_key, :location, -1, :now_ms, -1, -1, 0, FALSE, :now_ms);
-
--- name: advance_table
--- The new version, and the places of what it changed.
-UPDATE dl_tables SET version = :version, commit_ms = :commit_ms, metadata_version = :metadata_version,
-    protocol_version = :protocol_version, uniform_since = :uniform_since, has_files = :has_files
-WHERE table_id = :table_id;
 
 -- name: drop_table
 -- The name is free again; log and files stay.

@@ -47,6 +47,12 @@ ORDER BY s.version;
 -- When a version was committed.
 SELECT commit_ms FROM dl_table_versions WHERE table_id = :table_id AND version = :version;
 
+-- name: checkpoint_kinds
+-- Which kinds of action, beside adds, a checkpoint of a table may have to hold.
+SELECT EXISTS (SELECT 1 FROM dl_remove_files WHERE table_id = :table_id),
+       EXISTS (SELECT 1 FROM dl_txn_actions WHERE table_id = :table_id),
+       EXISTS (SELECT 1 FROM dl_domain_metadata WHERE table_id = :table_id);
+
 -- name: checkpoint_files
 -- Live files at a version, as a checkpoint holds them.
 SELECT path, partition_values, size, modification_time, stats, tags, dv_storage_type, dv_path_or_inline_dv, dv_offset,

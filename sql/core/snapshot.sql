@@ -1,6 +1,7 @@
 -- name: head
 -- A live table by name, and the versions whose metadata and protocol are in force.
-SELECT table_id, table_name, location, version, version AS latest, metadata_version, protocol_version, uniform_since, has_files
+SELECT table_id, table_name, location, version, version AS latest, metadata_version, protocol_version, uniform_since,
+       has_files, commit_ms
 FROM dl_tables
 WHERE name_key = :name_key AND dropped_ms = 0;
 
@@ -9,7 +10,7 @@ WHERE name_key = :name_key AND dropped_ms = 0;
 SELECT t.table_id, t.table_name, t.location, v.version, t.version AS latest,
        (SELECT max(version) FROM dl_metadata_updates WHERE table_id = t.table_id AND version <= :version) AS metadata_version,
        (SELECT max(version) FROM dl_protocol_updates WHERE table_id = t.table_id AND version <= :version) AS protocol_version,
-       t.uniform_since, t.has_files
+       t.uniform_since, t.has_files, v.commit_ms
 FROM dl_tables t
 JOIN dl_table_versions v ON v.table_id = t.table_id AND v.version = :version
 WHERE t.name_key = :name_key AND t.dropped_ms = 0;

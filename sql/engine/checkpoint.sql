@@ -1,8 +1,10 @@
 -- Run by the engine over rows that the catalog gave as Arrow: a checkpoint is Parquet, and DuckDB writes it.
 
--- name: checkpoint
--- One row per action, in the protocol's checkpoint schema.
+-- A checkpoint is the UNION ALL of these, one row per action, in the protocol's checkpoint schema.
 -- https://github.com/delta-io/delta/blob/master/PROTOCOL.md#checkpoint-schema
+
+-- name: checkpoint_protocol
+-- The protocol, and the types of all columns.
 SELECT
     struct_pack("minReaderVersion" := CAST(min_reader_version AS INTEGER), "minWriterVersion" := CAST(min_writer_version AS INTEGER),
                 "readerFeatures" := from_json(reader_features, '["VARCHAR"]'), "writerFeatures" := from_json(writer_features, '["VARCHAR"]')
@@ -19,21 +21,29 @@ SELECT
                  stats VARCHAR, tags MAP(VARCHAR, VARCHAR),
                  "deletionVector" STRUCT("storageType" VARCHAR, "pathOrInlineDv" VARCHAR, "offset" INTEGER, "sizeInBytes" INTEGER, cardinality BIGINT),
                  "baseRowId" BIGINT, "defaultRowCommitVersion" BIGINT, "clusteringProvider" VARCHAR) AS add
-FROM dl_checkpoint_head
-UNION ALL
+FROM dl_checkpoint_head;
+
+-- name: checkpoint_metadata
+-- Its metadata.
 SELECT NULL, struct_pack(id := id, name := name, description := description,
             format := struct_pack(provider := 'parquet', options := MAP {}::MAP(VARCHAR, VARCHAR)), "schemaString" := schema_string,
             "partitionColumns" := from_json(partition_columns, '["VARCHAR"]'), "createdTime" := created_time,
             configuration := from_json(configuration, '"MAP(VARCHAR,VARCHAR)"')),
        NULL, NULL, NULL, NULL
-FROM dl_checkpoint_head
-UNION ALL
+FROM dl_checkpoint_head;
+
+-- name: checkpoint_txns
+-- Its txns.
 SELECT NULL, NULL, struct_pack("appId" := app_id, "version" := app_version, "lastUpdated" := last_updated), NULL, NULL, NULL
-FROM dl_checkpoint_txns
-UNION ALL
+FROM dl_checkpoint_txns;
+
+-- name: checkpoint_domains
+-- Its domains.
 SELECT NULL, NULL, NULL, struct_pack("domain" := domain, configuration := configuration, removed := false), NULL, NULL
-FROM dl_checkpoint_domains
-UNION ALL
+FROM dl_checkpoint_domains;
+
+-- name: checkpoint_removes
+-- Its removes.
 SELECT NULL, NULL, NULL, NULL,
        struct_pack(path := path, "deletionTimestamp" := deletion_timestamp, "dataChange" := false,
             "extendedFileMetadata" := extended_file_metadata, "partitionValues" := from_json(partition_values, '"MAP(VARCHAR,VARCHAR)"'),
@@ -43,8 +53,10 @@ SELECT NULL, NULL, NULL, NULL,
                 "sizeInBytes" := CAST(dv_size_in_bytes AS INTEGER), cardinality := dv_cardinality) END,
             "baseRowId" := base_row_id, "defaultRowCommitVersion" := default_row_commit_version),
        NULL
-FROM dl_checkpoint_removes
-UNION ALL
+FROM dl_checkpoint_removes;
+
+-- name: checkpoint_files
+-- Its files.
 SELECT NULL, NULL, NULL, NULL, NULL,
        struct_pack(path := path, "partitionValues" := from_json(partition_values, '"MAP(VARCHAR,VARCHAR)"'), "size" := size,
             "modificationTime" := modification_time, "dataChange" := false, stats := stats,
