@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     package = Path(deltaduck.__file__).resolve().parent
-    assert CHECKOUT / "deltaduck" != package, f"deltaduck came from the checkout: {package}"
+    assert package != CHECKOUT / "deltaduck", f"deltaduck came from the checkout: {package}"
     assert statements.ROOT.resolve() == package / "sql", f"the SQL came from {statements.ROOT}"
     assert statements.migrations(), "the wheel holds no migrations"
     assert (package / "py.typed").exists(), "the wheel does not say that it is typed"
