@@ -146,7 +146,8 @@ def _conjuncts(source: _Source, columns_of: Callable[[str], set[str] | None]) ->
             if left and position is not None and joins[position].side:
                 continue
             candidates += predicate.conjuncts(on)
-    others = {name: s for name, s in source.scope.sources.items() if name != source.name}
+    read, ctes = source.scope.selected_sources, source.scope.cte_sources
+    others = {n: s for n, s in source.scope.sources.items() if n != source.name and (n in read or n not in ctes)}
     for condition in candidates:
         if not condition.find(exp.Query) and _only_about(condition, source, others, columns_of):
             yield condition

@@ -14,6 +14,7 @@ from sqlglot.errors import SqlglotError
 
 from deltaduck import frames, scan
 from deltaduck.errors import QueryError, UnsupportedFeatureError
+from deltaduck.frames import Source
 from deltaduck.frontends import references
 from deltaduck.frontends.references import Reference
 from deltaduck.parquet import translate
@@ -127,6 +128,8 @@ def execute(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> 
     """Run a reading statement; the DuckDB relation of its rows, or None when it has none."""
     prefix = references.EXPLAIN.match(text)
     head, body = (text[: prefix.end()], text[prefix.end() :]) if prefix else ("", text)
+    if prefix:
+        _require_read(lake, body)
     planned = plan(lake, reader, body, caller)
     try:
         return lake.con.sql(head + planned)
@@ -134,6 +137,16 @@ def execute(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> 
         raise _unknown_name(lake, e) from e
     except duckdb.Error as e:
         raise translate(e, "the lake") from e
+
+
+def _require_read(lake: Lake, text: str) -> None:
+    """EXPLAIN ANALYZE runs what it explains."""
+    try:
+        trees = references.parse(text)
+    except SqlglotError:
+        return
+    if any(is_write(lake, tree) for tree in trees):
+        raise UnsupportedFeatureError("EXPLAIN is for statements that read: writes are planned by the lake, not by DuckDB")
 
 
 def _unknown_name(lake: Lake, error: duckdb.Error) -> Exception:
@@ -180,10 +193,10 @@ def write(lake: Lake, tx: Any, tree: exp.Expr, text: str, caller: FrameType | No
     match tree:
         case exp.Insert():
             counts = _insert(lake, tx, tree, caller)
-        case exp.Delete() if not tree.args.get("using"):
+        case exp.Delete() if not tree.args.get("using") and not tree.args.get("with_"):
             counts = tx.delete(_name(tree), _where(tree))
-        case exp.Update() if not tree.args.get("from_") and not tree.args.get("from"):
-            assignments = {_column(e.this): e.expression.sql("duckdb") for e in tree.expressions}
+        case exp.Update() if not any(tree.args.get(key) for key in ("from_", "from", "with_")):
+            assignments = {_column(e.this): _by_name(tree, e.expression) for e in tree.expressions}
             counts = tx.update(_name(tree), assignments, _where(tree))
         case exp.Create():
             counts = _create(lake, tx, tree, caller)
@@ -228,7 +241,17 @@ def _column(node: exp.Expr) -> str:
 
 def _where(tree: exp.Expr) -> str | None:
     where = tree.args.get("where")
-    return None if where is None else where.this.sql("duckdb")
+    return None if where is None else _by_name(tree, where.this)
+
+
+def _by_name(tree: exp.Expr, expression: exp.Expr) -> str:
+    """An expression of UPDATE or DELETE, with the table's name in place of its alias."""
+    target = _target(tree)
+    if target is not None and target.alias:
+        for column in expression.find_all(exp.Column):
+            if len(column.parts) > 1 and column.parts[0].name.lower() == target.alias.lower():
+                column.parts[0].replace(exp.to_identifier(target.name, quoted=True))
+    return expression.sql("duckdb")
 
 
 def _insert(lake: Lake, tx: Any, tree: exp.Insert, caller: FrameType | None) -> dict[str, int]:
@@ -239,21 +262,31 @@ def _insert(lake: Lake, tx: Any, tree: exp.Insert, caller: FrameType | None) -> 
     if snapshot is None:
         raise lake.not_found(name)
     columns = [i.name for i in tree.this.expressions] if isinstance(tree.this, exp.Schema) else None
-    query = plan(lake, tx, tree.expression.sql("duckdb"), caller)
+    rows = tree.expression
+    if tree.args.get("with_"):
+        rows.set("with_", tree.args["with_"])
+    query = plan(lake, tx, rows.sql("duckdb"), caller)
+    source = _rows(lake, query)
     if not tree.args.get("by_name"):
-        query = _by_position(lake, query, columns or snapshot.schema.names, name)
-    counts: dict[str, int] = tx.write(
-        name, frames.from_query(lake.con, query), mode="overwrite" if tree.args.get("overwrite") else "append", lenient=True
-    )
+        source = _rows(lake, _by_position(query, source.columns, columns or snapshot.schema.names, name))
+    counts: dict[str, int] = tx.write(name, source, mode="overwrite" if tree.args.get("overwrite") else "append", lenient=True)
     return counts
 
 
-def _by_position(lake: Lake, query: str, columns: list[str], table: str) -> str:
+def _rows(lake: Lake, query: str) -> Source:
+    try:
+        return frames.from_query(lake.con, query)
+    except duckdb.CatalogException as e:
+        raise _unknown_name(lake, e) from e
+    except duckdb.Error as e:
+        raise translate(e, "the lake") from e
+
+
+def _by_position(query: str, given: list[str], columns: list[str], table: str) -> str:
     """`query` with its columns named after the columns they go into."""
-    width = len(lake.con.sql(query).columns)
-    if width != len(columns):
+    if len(given) != len(columns):
         raise QueryError(
-            f"INSERT INTO {table}: the rows have {width} columns, and {len(columns)} are wanted: {', '.join(columns)}"
+            f"INSERT INTO {table}: the rows have {len(given)} columns, and {len(columns)} are wanted: {', '.join(columns)}"
         )
     return f"SELECT * FROM ({query}) AS dl_rows({frames.columns_sql(columns)})"
 
@@ -270,7 +303,7 @@ def _create(lake: Lake, tx: Any, tree: exp.Create, caller: FrameType | None) -> 
     if tree.expression is not None:
         query = plan(lake, tx, tree.expression.sql("duckdb"), caller)
         how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite"} if replace else {"mode": "error"}
-        counts: dict[str, int] = tx.write(name, frames.from_query(lake.con, query), partition_by=partition_by, **how)
+        counts: dict[str, int] = tx.write(name, _rows(lake, query), partition_by=partition_by, **how)
         return counts
     if replace:
         raise UnsupportedFeatureError(f"CREATE OR REPLACE TABLE {name} needs AS SELECT: the table exists")
