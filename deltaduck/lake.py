@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime as dt
 import html
 import os
+import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import Any
@@ -43,9 +46,11 @@ class Lake:
         default = f"{catalog.home}.delta" if catalog.home else None
         root = storage_root or default
         self.storage = catalog.open(storage.normalize(root) if root else None)
-        self.con = catalog.engine()  # where queries run; relations of lake.sql belong to it
+        self._local = threading.local()
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self.mirror = Mirror(catalog, catalog.engine)
         self._closed = False
+        _open.add(self)
 
     # --- reading
 
@@ -151,8 +156,10 @@ class Lake:
         """Record what has been published and let go of the catalog. Closing twice is no error."""
         if not self._closed:
             self._closed = True
+            _open.discard(self)
             self.mirror.flush()
-            self.con.close()
+            for connection in list(self._connections):
+                connection.close()
             self.catalog.close()
 
     def __enter__(self) -> Lake:
@@ -173,6 +180,14 @@ class Lake:
         return f"<b>Lake on {html.escape(self.catalog.name)}</b>{self.tables()._repr_html_()}"
 
     # --- what the parts ask of the lake
+
+    @property
+    def con(self) -> Any:
+        """Where this thread's queries run; its relations of ``lake.sql`` belong to it."""
+        if not hasattr(self._local, "con"):
+            self._local.con = self.catalog.engine()
+            self._connections.add(self._local.con)
+        return self._local.con
 
     def snapshot(self, name: str, version: int | None = None) -> Snapshot:
         return snapshots.load(self.catalog, name, version)
@@ -276,6 +291,16 @@ class Lake:
             return sql.write(self, tx, trees[0], query, caller)
         with self.begin() as own:
             return sql.write(self, own, trees[0], query, caller)
+
+
+_open: weakref.WeakSet[Lake] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what a script left open. A lake that is only forgotten lets its relations live, and loses but marks."""
+    for lake in list(_open):
+        lake.close()
 
 
 def connect(target: str | os.PathLike[str] = ":memory:", *, storage: str | os.PathLike[str] | None = None) -> Lake:
