@@ -9,7 +9,7 @@ import html
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -257,15 +257,15 @@ class Lake:
                 raise parquet.translate(e, "the lake") from e
         return frames.open_frame(self.con.cursor(), frame)
 
-    def commit(self, changes: Sequence[Change], isolation: str | None) -> list[Committed]:
-        """Commit staged changes and publish them."""
+    def commit(self, changes: Sequence[Change], isolation: str | None, keep_files: Callable[[], None]) -> list[Committed]:
+        """Commit staged changes. keep_files is called before COMMIT: whatever happens from then on, it may have succeeded."""
         changes = [c for c in changes if c.dropped or c.base is None or not c.changes_nothing or c.reads]
         if all(c.base is not None and c.changes_nothing for c in changes):
             return []
         with self.catalog.transaction():
             self.mirror.mark_some()
             done = commits.apply(self.catalog, changes, isolation)
-        self.mirror.publish(done)
+            keep_files()
         return done
 
     def run_sql(self, query: str, tx: Transaction | None, caller: FrameType | None) -> Any:

@@ -13,7 +13,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from deltaduck import frames, scan
-from deltaduck.errors import QueryError, UnsupportedFeatureError
+from deltaduck.errors import QueryError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
 from deltaduck.frontends import references
 from deltaduck.frontends.references import Reference
@@ -81,6 +81,10 @@ def _splice(lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: Frame
         if snapshot is not None:
             condition = reader.compile(snapshot, reference.condition(), [reference.qualifier])
             replacement = f"({scan.scan_sql(lake.con.cursor(), snapshot, reader.visible(snapshot, condition))})"
+        elif reader is not lake and reference.schema.lower() in ("", "main") and lake.find(reference.name) is not None:
+            raise TableNotFoundError(
+                f"table {reference.name!r} is not there for this transaction: it was dropped in it, or came later"
+            )
         elif caller is not None and (frame := _local_frame(lake, reference, caller)) is not None:
             replacement = frame
         else:
