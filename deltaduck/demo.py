@@ -85,8 +85,8 @@ def differing_rows(ours: pa.Table, theirs: pa.Table) -> int:
         con.register("ours", ours)
         con.register("theirs", theirs.select(ours.column_names))
         ((count,),) = con.execute(
-            "SELECT (SELECT count(*) FROM (FROM ours EXCEPT ALL FROM theirs)) "
-            "+ (SELECT count(*) FROM (FROM theirs EXCEPT ALL FROM ours))"
+            "SELECT coalesce(sum(abs(surplus)), 0) FROM (SELECT * EXCLUDE (dl_side), sum(dl_side) AS surplus "
+            "FROM (SELECT *, 1 AS dl_side FROM ours UNION ALL SELECT *, -1 FROM theirs) GROUP BY ALL)"
         ).fetchall()
     return int(count)
 
@@ -125,7 +125,7 @@ class Tour:
     def load(self) -> None:
         with self.chapter("Real data becomes Delta tables", f"lake = deltaduck.connect({self.catalog.name!r})", "python"):
             flights = read("flights")
-            self.code('lake.write("flights", month_of_flights, partition_by=["month", "origin"])   # and so on', "python")
+            self.code('lake.write("flights", january, partition_by=["month", "origin"])', "python")
             self.december = flights.filter(pc.equal(flights["month"], 12))
             with terminal.progress(self.console) as bar:
                 task = bar.add_task("writing", total=14)
@@ -142,12 +142,13 @@ class Tour:
                 (d["name"], d["version"], f"{d['num_rows']:,}", d["num_files"], size_text(d["size_in_bytes"])) for d in details
             ]
             self.show(["table", "version", "rows", "files", "size"], cells)
-            self.say("January to November, a commit each; every commit is also a Delta commit in the table's _delta_log.")
+            self.say("January to November, a commit each. Each is also in the table's _delta_log.")
 
     def ask(self) -> None:
         with self.chapter("Ask in SQL"):
             self.query("""
-                SELECT name AS airline, count(*) AS flights, round(avg(arr_delay), 1) AS minutes_late
+                SELECT name AS airline, count(*) AS flights,
+                       round(avg(arr_delay), 1) AS minutes_late
                 FROM flights JOIN airlines USING (carrier)
                 GROUP BY airline ORDER BY minutes_late DESC LIMIT 4""")
 
@@ -160,12 +161,12 @@ class Tour:
                     raise RuntimeError("the loader fails")
             except RuntimeError:
                 flights, airlines = self.lake.table("flights").version(), len(self.lake.table("airlines").to_arrow())
-                self.say(f"A transaction that fails half-way: flights still at version {flights}, still {airlines} airlines.")
+                self.say(f"One fails half-way: flights still at version {flights}, still {airlines} airlines. Again:")
             self.code(
                 "with lake.begin() as tx:\n"
                 '    tx.write("flights", december)\n'
                 '    tx.write("weather", weather)\n'
-                '    tx.sql("CREATE TABLE daily AS SELECT ... FROM flights GROUP BY ALL")   # December included',
+                '    tx.sql("CREATE TABLE daily AS SELECT ... FROM flights")  # with December',
                 "python",
             )
             with self.lake.begin() as tx:
@@ -188,45 +189,52 @@ class Tour:
             total = self.lake.table("flights").files().num_rows
             self.say(f"{rows} flights corrected: {files} files written anew, {total - files} of {total} left alone.")
             self.query(f"""
-                SELECT old.month, old.day, old.carrier || ' ' || old.flight AS flight, old.origin, old.dest,
-                       old.dep_time AS before, new.dep_time AS after
+                SELECT old.month, old.day, carrier || ' ' || flight AS flight,
+                       old.origin, old.dest, old.dep_time AS before, new.dep_time AS after
                 FROM flights AT (VERSION => {before}) old
                 JOIN flights new USING (time_hour, carrier, flight)
-                WHERE old.dep_time <> new.dep_time ORDER BY time_hour LIMIT 4""")
+                WHERE old.dep_time <> new.dep_time ORDER BY ALL LIMIT 4""")
 
     def prune(self) -> None:
         with self.chapter("Files that need not be opened"):
             total = self.lake.table("flights").files().num_rows
             for where, why in (
-                ("month = 7 AND origin = 'JFK'", "partition values, from the log"),
-                ("distance > 4000", "the minimum and maximum of each file; LaGuardia flies nowhere that far"),
+                ("month = 7 AND origin = 'JFK'", "by the log's partition values"),
+                ("distance > 4000", "by each file's maximum: LaGuardia's are shorter"),
             ):
                 self.code(f"SELECT count(*) FROM flights WHERE {where}")
                 begun = time.perf_counter()
                 ((count,),) = self.lake.sql(f"SELECT count(*) FROM flights WHERE {where}").fetchall()
                 ms = (time.perf_counter() - begun) * 1000
                 opened = self.lake.table("flights").files(where).num_rows
-                self.say(f"{count:,} rows in {ms:.0f} ms: {opened} of {total} files opened, {total - opened} skipped by {why}.")
+                self.say(f"{count:,} rows in {ms:.0f} ms: {opened} of {total} files opened,")
+                self.say(f"{total - opened} skipped {why}.")
 
     def audit(self) -> None:
         with self.chapter("The log is SQL: audit it"):
             self.query("""
-                SELECT version, epoch_ms(commit_ms) AS committed, operation, operation_parameters->>'predicate' AS predicate,
-                       operation_metrics->>'numOutputRows' AS rows_written
+                SELECT version, epoch_ms(commit_ms) AS committed, operation,
+                       operation_parameters->>'predicate' AS predicate,
+                       operation_metrics->>'numOutputRows' AS rows
                 FROM dl_history WHERE table_name = 'flights' ORDER BY version DESC LIMIT 3""")
             self.query("""
-                SELECT version, files_added, files_removed, live_files, bytes_added, live_bytes
-                FROM dl_storage_growth WHERE table_name = 'flights' ORDER BY version DESC LIMIT 3""")
+                SELECT version, files_added, files_removed, live_files, live_bytes
+                FROM dl_storage_growth
+                WHERE table_name = 'flights' ORDER BY version DESC LIMIT 3""")
             self.query("""
-                SELECT added_version, added_by, removed_version, removed_by, count(*) AS files
-                FROM dl_file_lifetimes WHERE removed_version IS NOT NULL GROUP BY ALL ORDER BY ALL LIMIT 3""")
-            self.query("SELECT table_name, version, published_version, versions_behind FROM dl_mirror_lag ORDER BY table_name")
+                SELECT added_version, added_by, removed_version, removed_by,
+                       count(*) AS files
+                FROM dl_file_lifetimes WHERE removed_by = 'UPDATE'
+                GROUP BY ALL ORDER BY ALL LIMIT 3""")
+            self.query("""
+                SELECT table_name, version, published_version, versions_behind
+                FROM dl_mirror_lag ORDER BY table_name""")
 
     def plain_client(self) -> None:
         self.lake.close()
         statements = (
-            "SELECT count(*) AS flights, count(DISTINCT tailnum) AS planes FROM flights",
-            "SELECT count(*) AS flights_in_january FROM flights_at(0)",
+            "SELECT count(*) AS n, max(distance) AS miles FROM flights",
+            "SELECT count(*) AS january FROM flights_at(0)",
         )
         with self.chapter("The same file in a plain DuckDB, another process without deltaduck"):
             for statement in statements:
@@ -236,7 +244,7 @@ class Tour:
 
     def others(self) -> None:
         with self.chapter("Other people's readers see the same rows"):
-            self.say("delta-rs and Polars read the _delta_log alone; every row and column is compared with ours.")
+            self.say("delta-rs and Polars know the _delta_log alone. Every row is compared:")
             targets = [(t["name"], t["version"]) for t in self.lake.tables()]
             targets += [("flights", 0), ("flights", self.lake.table("flights").version() - 1)]
             compared = []
@@ -255,7 +263,7 @@ class Tour:
         return ours.num_rows, [differing_rows(ours, reader(location, version)) for reader in READERS.values()]
 
     def farewell(self, seconds: float) -> None:
-        self.console.print(Text(f"\nDone in {seconds:.1f} s. The lake is in {self.catalog.parent}/ - go on with", style="bold"))
+        self.console.print(Text(f"\nDone in {seconds:.1f} s. Go on with", style="bold"))
         for command in (
             f"deltaduck tables --lake {self.catalog}",
             f"deltaduck sql --lake {self.catalog} \"FROM flights WHERE dest = 'SEA'\"",

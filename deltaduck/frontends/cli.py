@@ -170,9 +170,11 @@ def schema(
 ) -> None:
     """Print the catalog's DDL for a database: its migrations, and its views. Opens no lake."""
     newest = max(version for version, _ in statements.migrations())
-    typer.echo(
-        f"-- The catalog of deltaduck {__version__} for {database}, schema version {newest}; connecting creates all of it.\n"
-    )
+    typer.echo(f"-- The catalog of deltaduck {__version__} for {database}, schema version {newest}.")
+    if database is Database.duckdb:
+        typer.echo("-- Connecting to a new file creates all of it.\n")
+    else:
+        typer.echo(f"-- For reading: this version opens DuckDB catalogs only, not yet those in {database}.\n")
     for version, script in statements.migrations():
         typer.echo(f"-- Migration {version}\n{script.strip()}\n")
     for view in statements.views(database).values():

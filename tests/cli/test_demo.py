@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ def toured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
     command = [sys.executable, "-W", "error", "-m", "deltaduck.frontends.cli", "demo", "--dir", "tour"]
     variables = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(
-        command, cwd=home, env=variables, capture_output=True, text=True, encoding="utf-8", check=False, timeout=110
+        command, cwd=home, env=variables, capture_output=True, text=True, encoding="utf-8", check=False, timeout=300
     )
     return home / "tour", done
 
@@ -36,9 +37,20 @@ def test_the_demo_runs_to_its_end(toured: tuple[Path, subprocess.CompletedProces
     assert "✘" not in done.stdout
     assert done.stdout.count("✔ equal") == 2 * 8
     assert "29 flights corrected: 15 files written anew, 21 of 36 left alone." in done.stdout
-    assert "1 of 36 files opened, 35 skipped" in done.stdout
+    assert "1 of 36 files opened,\n   35 skipped by the log's partition values" in done.stdout
     assert "flights still at version 10, still 16 airlines" in done.stdout
     assert (directory / demo.MARKER).exists()
+
+
+def test_the_readme_shows_what_it_prints(toured: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("$ deltaduck demo\n")[1].split("```")[0]
+    printed = {_timeless(line) for line in toured[1].stdout.splitlines()}
+    assert [line for line in shown.splitlines() if line.strip() != "..." and _timeless(line) not in printed] == []
+
+
+def _timeless(line: str) -> str:
+    return re.sub(r"\d+ ms", "? ms", line.rstrip())
 
 
 def test_the_lake_it_leaves_holds_the_data(toured: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
