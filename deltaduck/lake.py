@@ -19,11 +19,13 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from deltaduck import commit as commits
-from deltaduck import frames, parquet, storage
+from deltaduck import frames, parquet, storage, uris
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.duckdb import DuckDBCatalog
+from deltaduck.catalog.postgres import PostgresCatalog
+from deltaduck.catalog.sqlite import SQLiteCatalog
 from deltaduck.changes import Change
 from deltaduck.commit import Committed
 from deltaduck.errors import CommitConflictError, TableNotFoundError, UnsupportedFeatureError
@@ -306,12 +308,21 @@ def _close_all() -> None:
 def connect(target: str | os.PathLike[str] = ":memory:", *, storage: str | os.PathLike[str] | None = None) -> Lake:
     """Open a lake, creating it when absent.
 
-    target: a DuckDB file (``lake.duckdb``), or ``:memory:``. storage: the directory below which new tables are placed;
-    unless told, ``lake.delta`` beside ``lake.duckdb``. CatalogError when the catalog cannot be opened.
+    target: a DuckDB file (``lake.duckdb``), a SQLite file (``lake.sqlite``: many processes), ``postgresql://…`` (many
+    machines), a ``deltasql://`` URI of any of them, or ``:memory:``.
+    storage: the directory below which new tables are placed; unless told, ``lake.delta`` beside ``lake.duckdb``.
+    CatalogError when the catalog cannot be opened, UriError when the target cannot be understood.
     """
-    catalog = DuckDBCatalog(os.fspath(target))
+    catalog = open_catalog(uris.parse(os.fspath(target)))
     try:
         return Lake(catalog, None if storage is None else os.fspath(storage))
     except BaseException:
         catalog.close()
         raise
+
+
+def open_catalog(target: uris.Target) -> Catalog:
+    """The catalog that a target names."""
+    if target.database == "postgres":
+        return PostgresCatalog(target.place, target.schema, **target.options)
+    return SQLiteCatalog(target.place) if target.database == "sqlite" else DuckDBCatalog(target.place)

@@ -112,11 +112,12 @@ class Transaction:
         """Make everything staged true, or nothing. CommitConflictError when the tables moved on in a way that matters."""
         self._require_open()
         try:
-            self.committed = self.lake.commit(self._all_changes(), self._isolation)
+            self.committed = self.lake.commit(self._all_changes(), self._isolation, self._written.clear)
         except BaseException:
             self.rollback()
             raise
         self._state = "committed"
+        self.lake.mirror.publish(self.committed)
 
     def rollback(self) -> None:
         """Forget everything staged."""

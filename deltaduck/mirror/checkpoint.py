@@ -6,10 +6,12 @@ import json
 import os
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from deltaduck import statements, storage
 from deltaduck.catalog import Catalog
+from deltaduck.parquet import translate
 from deltaduck.protocol import log
 from deltaduck.protocol.features import interval_ms
 from deltaduck.protocol.schema import literal, to_json
@@ -32,6 +34,9 @@ def write_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, commit_m
         for name in list(relations)[1:]:
             query += f" UNION ALL {parts[name.removeprefix('dl_')]}"
         engine.execute(f"COPY ({query}) TO {literal(hidden)} (FORMAT parquet, COMPRESSION snappy)")
+    except duckdb.Error as e:
+        storage.remove([hidden])
+        raise translate(e, snapshot.location) from e
     finally:
         for name in relations:
             engine.unregister(name)

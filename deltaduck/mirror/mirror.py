@@ -11,12 +11,13 @@ from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
 from deltaduck.commit import KINDS, Committed
-from deltaduck.errors import DeltaduckError, MirrorError
+from deltaduck.errors import DeltaduckError, MirrorError, TableNotFoundError
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror.checkpoint import write_checkpoint
 from deltaduck.mirror.publish import publish_commit
 from deltaduck.mirror.verify import Verification, verify_table
 from deltaduck.protocol import log as names
+from deltaduck.snapshot import Snapshot
 
 log = logging.getLogger("deltaduck.mirror")
 
@@ -48,11 +49,17 @@ class Mirror:
                     self.mark()
 
     def mark_some(self) -> None:
-        """`mark`, once enough has been published to be worth it."""
-        with self._lock:
-            self._commits += 1
-            if self._commits % MARK_EVERY == 0:
+        """`mark`, once enough has been published to be worth it, and nobody is publishing.
+
+        The caller is in a catalog transaction, and who publishes may wait for one: this must not wait for them.
+        """
+        self._commits += 1
+        if self._commits >= MARK_EVERY and self._lock.acquire(blocking=False):
+            try:
+                self._commits = 0
                 self.mark()
+            finally:
+                self._lock.release()
 
     def mark(self) -> None:
         """Tell the catalog what has been published. Inside a catalog transaction of the caller's.
@@ -66,9 +73,10 @@ class Mirror:
 
     def flush(self) -> None:
         """`mark`, in a transaction of its own."""
-        if self._unmarked:
-            with self._catalog.transaction():
-                self.mark()
+        with self._lock:
+            if self._unmarked:
+                with self._catalog.transaction():
+                    self.mark()
 
     def reconcile(self, table: str | None = None) -> int:
         """Publish all that is owed, for one table or all; how many versions were published.
@@ -125,15 +133,23 @@ class Mirror:
         try:
             if not publish_commit(self._catalog, c.table_id, c.location, c.version, c.commit_ms, c.kinds):
                 return self._failed(c, "DIVERGED", f"{names.commit_file(c.version)} holds another commit")
-            if c.is_checkpoint:
-                snapshot = snapshots.load(self._catalog, c.name)
-                if snapshot.version != c.version:
-                    snapshot = snapshots.load(self._catalog, c.name, c.version)
+            if c.is_checkpoint and (snapshot := self._snapshot(c)) is not None:
                 write_checkpoint(self._catalog, self._engine(), snapshot, c.commit_ms)
         except DeltaduckError as e:
             return self._failed(c, "PENDING", str(e))
         self._published[c.table_id] = self._unmarked[c.table_id] = c.version
         return None
+
+    def _snapshot(self, c: Committed) -> Snapshot | None:
+        """The table at the version that was committed; None when it has been dropped since: its log is whole without a
+        checkpoint."""
+        try:
+            head = snapshots.load(self._catalog, c.name)
+            if head.table_id != c.table_id:  # another table has the name now
+                return None
+            return head if head.version == c.version else snapshots.load(self._catalog, c.name, c.version)
+        except TableNotFoundError:
+            return None
 
     def _failed(self, c: Committed, status: str, reason: str) -> str:
         message = f"table {c.name!r} version {c.version} is committed but not published at {c.location}: {reason}"
