@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from deltaduck import conflicts, row_views, skip_index, storage
 from deltaduck._version import __version__
 from deltaduck.catalog import Catalog
-from deltaduck.catalog.base import now_ms
+from deltaduck.catalog.base import DuplicateKeyError, now_ms
 from deltaduck.changes import Change
 from deltaduck.errors import CommitConflictError, TableExistsError, TableNotFoundError
 from deltaduck.protocol import log
@@ -38,6 +38,7 @@ class Committed:
     commit_ms: int
     is_checkpoint: bool
     kinds: tuple[str, ...]
+    commit_id: str = ""
 
 
 def apply(catalog: Catalog, changes: Sequence[Change], isolation: str | None = None) -> list[Committed]:
@@ -137,17 +138,17 @@ def _create(catalog: Catalog, change: Change) -> int:
     after = change.after
     if catalog.rows("head", name_key=after.name.lower()):
         raise TableExistsError(f"table {after.name!r} exists already; use mode='append' or 'overwrite', or another name")
+    catalog.rows("lock_table_ids")
     ((table_id,),) = catalog.rows("next_table_id")
     if catalog.rows("location_taken", location=after.location)[0][0] or storage.exists(after.location, log.commit_file(0)):
         raise TableExistsError(f"there is a Delta table at {after.location} already; choose another location for {after.name!r}")
-    catalog.run(
-        "insert_table",
-        table_id=table_id,
-        table_name=after.name,
-        name_key=after.name.lower(),
-        location=after.location,
-        now_ms=now_ms(),
-    )
+    try:
+        catalog.run(
+            "insert_table", table_id=table_id, table_name=after.name, name_key=after.name.lower(), location=after.location,
+            now_ms=now_ms(),
+        )  # fmt: skip
+    except DuplicateKeyError as e:
+        raise TableExistsError(f"table {after.name!r} was created by somebody else at the same time") from e
     skip_index.create(catalog, table_id, change.skip)
     return int(table_id)
 
@@ -185,7 +186,7 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     if change.replaces_metadata or ("add" in kinds and not after.has_files):
         row_views.publish(catalog, after, step.table_id, has_files=after.has_files or "add" in kinds)
     in_order = tuple(kind for kind in KINDS if kind in kinds)
-    return Committed(step.table_id, after.name, after.location, version, commit_ms, is_checkpoint, in_order)
+    return Committed(step.table_id, after.name, after.location, version, commit_ms, is_checkpoint, in_order, commit_id)
 
 
 def _insert_version(

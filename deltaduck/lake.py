@@ -108,7 +108,7 @@ class Lake:
         nothing has changed then.
         """
         options = {
-            "partition_by": [partition_by] if isinstance(partition_by, str) else partition_by, "schema_mode": schema_mode,
+            "partition_by": partition_by, "schema_mode": schema_mode,
             "predicate": predicate, "configuration": configuration, "description": description,
             "commit_metadata": commit_metadata, "app_transaction": app_transaction,
         }  # fmt: skip
@@ -135,10 +135,9 @@ class Lake:
 
         location: where its files go, instead of below the lake's storage. TableExistsError, SchemaMismatchError.
         """
-        parts = [partition_by] if isinstance(partition_by, str) else partition_by
         with self.begin() as tx:
             tx.create_table(
-                table, schema, partition_by=parts, configuration=configuration, description=description, location=location
+                table, schema, partition_by=partition_by, configuration=configuration, description=description, location=location
             )
         return self.table(table)
 

@@ -36,7 +36,7 @@ def plan(found: Sequence[SkipColumn], wanted: Sequence[tuple[tuple[str, ...], st
 def create(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> None:
     """Make the index of a new table."""
     keys = ["version BIGINT NOT NULL", "action_order BIGINT NOT NULL", "num_records BIGINT"]
-    definitions = [f"{name} {kind}" for c in columns for name, kind in c.definitions()]
+    definitions = [f"{name} {catalog.index_types.get(kind, kind)}" for c in columns for name, kind in c.definitions()]
     catalog.execute(f"CREATE TABLE dl_skip_{table_id} ({', '.join(keys + definitions)})")
     _record(catalog, table_id, columns)
 
@@ -48,7 +48,7 @@ def redefine(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> 
     new = [c for c in columns if c.ordinal not in found]
     for c in new:
         for name, kind in c.definitions():
-            catalog.execute(f"ALTER TABLE dl_skip_{table_id} ADD COLUMN {name} {kind}")
+            catalog.execute(f"ALTER TABLE dl_skip_{table_id} ADD COLUMN {name} {catalog.index_types.get(kind, kind)}")
     _record(catalog, table_id, new)
 
 

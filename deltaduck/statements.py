@@ -49,6 +49,11 @@ def views(database: str) -> dict[str, str]:
     return {**out, "dl_log_lines": "CREATE VIEW dl_log_lines AS\n" + "\nUNION ALL\n".join(lines)}
 
 
+def functions(database: str) -> list[str]:
+    """CREATE FUNCTION of what the database lacks."""
+    return [sql for name, sql in load(database).items() if name.startswith("function_")]
+
+
 def split(script: str) -> list[str]:
     """The statements of a script of ours: none holds a semicolon in a string."""
     lines = [re.sub(r"\s*--.*$", "", line) for line in script.splitlines()]

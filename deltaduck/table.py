@@ -69,7 +69,10 @@ class DeltaTable:
             "is_blind_append", "engine_info", "user_name", "user_metadata", "commit_id",
         ]  # fmt: skip
         rows = self._lake.catalog.rows("history", table_id=s.table_id, version=s.version)[:limit]
-        return Listing(columns, [(r[0], utc(r[1]), r[2], _object(r[3]), _object(r[4]), *r[5:]) for r in rows])
+        return Listing(
+            columns,
+            [(r[0], utc(r[1]), r[2], _object(r[3]), _object(r[4]), *r[5:7], _flag(r[7]), *r[8:]) for r in rows],
+        )
 
     def files(self, filter: str | None = None) -> pa.Table:
         """The live files, less those that `filter` (a SQL predicate) rules out by statistics and partition values.
@@ -150,6 +153,11 @@ class DeltaTable:
 
     def _condition(self, s: Snapshot, filter: str | None) -> predicates.Condition:
         return self._lake.compile(s, None if filter is None else predicates.parse(filter), [self.name])
+
+
+def _flag(value: int | bool | None) -> bool | None:
+    """SQLite's booleans are numbers."""
+    return None if value is None else bool(value)
 
 
 def _object(text: str | None) -> dict[str, Any]:

@@ -19,6 +19,10 @@ Params = Mapping[str, Any]
 log = logging.getLogger("deltaduck.catalog")
 
 
+class DuplicateKeyError(CatalogError):
+    """A key is taken: somebody else was faster. Translated before it reaches a user."""
+
+
 class Catalog(ABC):
     """One open catalog database. Used from many threads; a transaction belongs to one thread."""
 
@@ -26,6 +30,7 @@ class Catalog(ABC):
     name: str  # for messages, without secrets
     home: str | None = None  # directory beside which data files go by default
     definitions: dict[Any, Any]  # what of the catalog never changes, kept by whoever read it
+    index_types: Mapping[str, str] = {}  # how the skip index's column types are spelt, where not as in the portable text
     durable_marks = True  # record a publication at once, rather than with the next commit
 
     # --- the driver's part
@@ -125,6 +130,8 @@ class Catalog(ABC):
 
     def create_views(self) -> None:
         """(Re)create the shipped views; they are derived from the tables."""
+        for sql in statements.functions(self.database):
+            self.execute(sql)
         for name, sql in statements.views(self.database).items():
             self.execute(f"DROP VIEW IF EXISTS {name}")
             self.execute(sql)

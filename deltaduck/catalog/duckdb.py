@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from deltaduck import statements
-from deltaduck.catalog.base import Catalog, Params, log
+from deltaduck.catalog.base import Catalog, DuplicateKeyError, Params, log
 from deltaduck.errors import CatalogError
 
 # Every DuckDB since 1.2 reads and writes this format; the newest's own is closed to older clients.
@@ -129,6 +129,8 @@ class DuckDBCatalog(Catalog):
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except duckdb.ConstraintException as e:
+            raise DuplicateKeyError(f"{self.name}: {str(e).splitlines()[0]}") from e
         except duckdb.Error as e:
             raise CatalogError(_explain(self.name, e)) from e
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from types import FrameType
@@ -24,6 +25,9 @@ from deltaduck.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
+
+
+CATALOG_NAME = re.compile(r"dl_[a-z0-9_]+", re.IGNORECASE)
 
 
 class Reader(Protocol):
@@ -85,6 +89,9 @@ def _splice(lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: Frame
             raise TableNotFoundError(
                 f"table {reference.name!r} is not there for this transaction: it was dropped in it, or came later"
             )
+        elif lake.catalog.database != "duckdb" and CATALOG_NAME.fullmatch(reference.name):
+            rows = lake.catalog.fetch_arrow(f"SELECT * FROM {reference.name}")  # DuckDB sees only its own catalogs
+            replacement = frames.open_frame(lake.con, rows).from_sql
         elif caller is not None and (frame := _local_frame(lake, reference, caller)) is not None:
             replacement = frame
         else:

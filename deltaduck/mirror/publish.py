@@ -14,7 +14,8 @@ from deltaduck.protocol import log
 def commit_bytes(catalog: Catalog, table_id: int, version: int, kinds: Sequence[str] = KINDS) -> bytes:
     """The JSON commit of a version. kinds: the actions it is known to hold."""
     lines = " UNION ALL ".join(
-        f"SELECT action_order, line FROM ({catalog.sql('line_' + kind)}) {kind} WHERE table_id = :table_id AND version = :version"
+        f"SELECT action_order, line FROM ({catalog.sql('line_' + kind)}) of_{kind} "
+        "WHERE table_id = :table_id AND version = :version"
         for kind in kinds
     )
     rows = catalog.fetch(f"{lines} ORDER BY action_order", {"table_id": table_id, "version": version})

@@ -49,7 +49,7 @@ def _compare_commits(catalog: Catalog, engine: Any, snapshot: Snapshot, publishe
     if not published:
         return []
     lines = " UNION ALL ".join(
-        f"SELECT version, action_order, line FROM ({catalog.sql('line_' + k)}) {k} WHERE table_id = :t" for k in KINDS
+        f"SELECT version, action_order, line FROM ({catalog.sql('line_' + k)}) of_{k} WHERE table_id = :t" for k in KINDS
     )
     engine.register("dl_log_lines_wanted", catalog.fetch_arrow(lines, {"t": snapshot.table_id}))
     folder = snapshot.location.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")

@@ -68,8 +68,9 @@ def place_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", lambda m: "".join(f"_{b:02x}" for b in m[0].encode()), name).replace("..", "_2e_2e")
 
 
-def checked_partitions(schema: Struct, partition_by: Sequence[str]) -> tuple[str, ...]:
+def checked_partitions(schema: Struct, partition_by: Sequence[str] | str) -> tuple[str, ...]:
     """The partition columns as the schema spells them; SchemaMismatchError for one that cannot be."""
+    partition_by = [partition_by] if isinstance(partition_by, str) else partition_by
     found = []
     for name in partition_by:
         f = schema.get(name)

@@ -19,6 +19,10 @@ SELECT version, dropped_ms, commit_ms FROM dl_tables WHERE table_id = :table_id;
 -- All tables of one commit have one time.
 UPDATE dl_tables SET commit_ms = :commit_ms WHERE table_id = :table_id;
 
+-- name: lock_table_ids
+-- Before an id is taken: the write transactions of DuckDB and SQLite exclude each other already.
+SELECT 1;
+
 -- name: next_table_id
 -- Ids are never reused: tables are never deleted from the catalog.
 SELECT coalesce(max(table_id), 0) + 1 FROM dl_tables;
@@ -83,6 +87,10 @@ WHERE table_id = :table_id AND removed_version IS NULL
 -- name: count_removes
 -- How many files this commit took out.
 SELECT count(*) FROM dl_remove_files WHERE table_id = :table_id AND version = :version;
+
+-- name: is_committed
+-- Did that transaction commit?
+SELECT version FROM dl_table_versions WHERE table_id = :table_id AND commit_id = :commit_id;
 
 -- name: insert_outbox
 -- The publication that this commit owes.
