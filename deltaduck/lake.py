@@ -28,7 +28,7 @@ from deltaduck.catalog.postgres import PostgresCatalog
 from deltaduck.catalog.sqlite import SQLiteCatalog
 from deltaduck.changes import Change
 from deltaduck.commit import Committed
-from deltaduck.errors import CommitConflictError, TableNotFoundError, UnsupportedFeatureError
+from deltaduck.errors import CatalogError, CommitConflictError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
 from deltaduck.frontends import references, sql
 from deltaduck.listing import Listing, utc
@@ -185,6 +185,8 @@ class Lake:
     @property
     def con(self) -> Any:
         """Where this thread's queries run; its relations of ``lake.sql`` belong to it."""
+        if self._closed:
+            raise CatalogError(f"the lake on {self.catalog.name} is closed: open it again with deltaduck.connect")
         if not hasattr(self._local, "con"):
             self._local.con = self.catalog.engine()
             self._connections.add(self._local.con)

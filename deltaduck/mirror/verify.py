@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import duckdb
+
 from deltaduck import storage
 from deltaduck.catalog import Catalog
 from deltaduck.commit import KINDS
@@ -97,6 +99,8 @@ def _compare_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, versi
             SELECT (SELECT count(*) FROM (FROM wanted EXCEPT ALL FROM found)),
                    (SELECT count(*) FROM (FROM found EXCEPT ALL FROM wanted))
         """).fetchall()
+    except duckdb.Error as e:
+        return [f"{path} cannot be read: {str(e).splitlines()[0]}"]
     finally:
         engine.unregister("dl_files_wanted")
     return [f"{path} lacks {missing} files and has {extra} that it should not"] if missing or extra else []
