@@ -25,7 +25,7 @@ from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.text import Text
 
-from deltaduck.errors import DeltaduckError, MirrorError, MissingDependencyError
+from deltaduck.errors import DeltaduckError, MirrorError, MissingDependencyError, StorageError
 from deltaduck.frontends import terminal
 from deltaduck.lake import Lake, connect
 from deltaduck.listing import size_text
@@ -69,12 +69,15 @@ def fresh_directory(directory: Path) -> None:
     """An empty directory that carries the mark; one without the mark is never touched."""
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise DeltaduckError(f"{directory} is no directory: give another one with --dir")
-    if directory.exists() and any(directory.iterdir()):
-        if not (directory / MARKER).exists():
-            raise DeltaduckError(f"{directory} holds files that are not the demo's: give another directory with --dir")
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / MARKER).write_text("Made by `deltaduck demo`, which replaces this directory when it runs again.\n")
+    try:
+        if directory.exists() and any(directory.iterdir()):
+            if not (directory / MARKER).exists():
+                raise DeltaduckError(f"{directory} holds files that are not the demo's: give another directory with --dir")
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / MARKER).write_text("Made by `deltaduck demo`, which replaces this directory when it runs again.\n")
+    except OSError as e:
+        raise StorageError(f"cannot make {directory}: {e.strerror or e}; give another directory with --dir") from e
 
 
 def differing_rows(ours: pa.Table, theirs: pa.Table) -> int:

@@ -27,7 +27,7 @@ except ModuleNotFoundError as e:
 
 import duckdb
 
-from deltaduck import statements
+from deltaduck import statements, uris
 from deltaduck._version import __version__
 from deltaduck.errors import CatalogError, DeltaduckError
 from deltaduck.lake import Lake, connect
@@ -64,12 +64,15 @@ app = typer.Typer(
 mirror = typer.Typer(no_args_is_help=True, help="The published _delta_log of each table.")
 app.add_typer(mirror, name="mirror")
 
-LakePath = Annotated[str, typer.Option("--lake", "-l", envvar="DELTADUCK_LAKE", metavar="PATH", help="The catalog file.")]
+LakePath = Annotated[
+    str, typer.Option("--lake", "-l", envvar="DELTADUCK_LAKE", metavar="PATH", help="The catalog: a file or a URI.")
+]
 Limit = Annotated[int | None, typer.Option("--limit", "-n", min=0, help="Show at most so many rows.")]
 Output = Annotated[Format, typer.Option("--format", "-f", help="For people, or for programs.")]
 Table = Annotated[str, typer.Argument(help="A table's name.")]
 AnyTable = Annotated[str | None, typer.Argument(help="A table's name; every table, unless given.")]
 DEFAULT_LAKE = "lake.duckdb"
+PLAIN = 1000  # more rows than that are lined up without rich, which takes milliseconds for each
 SCREEN = 40  # rows that a table shows unless told otherwise
 
 
@@ -111,9 +114,10 @@ def sql(
     limit: Limit = None,
     output: Output = Format.table,
     create: Annotated[bool, typer.Option("--create", help="Make the lake when there is none.")] = False,
+    storage: Annotated[str | None, typer.Option("--storage", help="Where the data files of a new lake go.")] = None,
 ) -> None:
     """Run SQL: SELECT (with AT (VERSION => n)), INSERT, UPDATE, DELETE, CREATE TABLE ... AS, DROP TABLE."""
-    with open_lake(lake, create=create) as opened:
+    with open_lake(lake, create=create, storage=storage) as opened:
         relation = opened.sql(sys.stdin.read() if query == "-" else query)
         if relation is not None:
             most = _most(limit, output)
@@ -124,13 +128,16 @@ def sql(
 def tables(lake: LakePath = DEFAULT_LAKE, output: Output = Format.table) -> None:
     """The tables: version, rows, files and bytes, last commit, place."""
     with open_lake(lake) as opened:
-        query = "SELECT table_name, count(*), sum(num_records), sum(size) FROM dl_live_files GROUP BY table_name"
+        query = (
+            "SELECT table_name, count(*), CAST(sum(num_records) AS BIGINT), CAST(sum(size) AS BIGINT) "
+            "FROM dl_live_files GROUP BY table_name"
+        )
         totals = {name: rest for name, *rest in opened.catalog.fetch(query)}
         columns = ["table", "version", "rows", "files", "size", "committed", "operation", "location"]
         rows = []
         for t in opened.tables():
             files, count, size = totals.get(t["name"], (0, 0, 0))
-            shown = size_text(int(size)) if output is Format.table else int(size)
+            shown = size_text(size) if output is Format.table else size
             rows.append((t["name"], t["version"], count, files, shown, t["committed"], t["operation"], t["location"]))
         show(columns, rows, output)
 
@@ -168,13 +175,12 @@ def files(
 def schema(
     database: Annotated[Database, typer.Option("--database", "-d", help="Whose SQL.")] = Database.duckdb,
 ) -> None:
-    """Print the catalog's DDL for a database: its migrations, and its views. Opens no lake."""
+    """Print the catalog's DDL for a database: functions, migrations, views. Opens no lake."""
     newest = max(version for version, _ in statements.migrations())
     typer.echo(f"-- The catalog of deltaduck {__version__} for {database}, schema version {newest}.")
-    if database is Database.duckdb:
-        typer.echo("-- Connecting to a new file creates all of it.\n")
-    else:
-        typer.echo(f"-- For reading: this version opens DuckDB catalogs only, not yet those in {database}.\n")
+    typer.echo("-- Connecting to an empty one creates all of it.\n")
+    for function in statements.functions(database):
+        typer.echo(f"{function};\n")
     for version, script in statements.migrations():
         typer.echo(f"-- Migration {version}\n{script.strip()}\n")
     for view in statements.views(database).values():
@@ -213,11 +219,13 @@ def verify(table: AnyTable = None, lake: LakePath = DEFAULT_LAKE) -> None:
 # --- what the commands share
 
 
-def open_lake(path: str, *, create: bool = False) -> Lake:
-    """The lake at a path. CatalogError when there is none, unless it may be created."""
-    if not create and path != ":memory:" and not os.path.exists(os.path.expanduser(path)):
-        raise CatalogError(f"no lake at {path}: name one with --lake PATH or the environment variable DELTADUCK_LAKE")
-    return connect(path)
+def open_lake(target: str, *, create: bool = False, storage: str | None = None) -> Lake:
+    """The lake that a path or a URI names. CatalogError when its file is not there, unless it may be created."""
+    found = uris.parse(target)
+    is_file = found.database != "postgres" and found.place != ":memory:"
+    if is_file and not create and not os.path.exists(os.path.expanduser(found.place)):
+        raise CatalogError(f"no lake at {found.place}: name one with --lake PATH or the environment variable DELTADUCK_LAKE")
+    return connect(target, storage=storage)
 
 
 def rows_of(relation: Any, limit: int | None) -> Iterator[tuple[Any, ...]]:
@@ -240,7 +248,10 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[Any]], output: Format, 
         case Format.table:
             found = list(islice(rows, None if most is None else most + 1))
             out = terminal.console()
-            out.print(terminal.table(columns, found[:most]))
+            if len(found) > PLAIN:
+                typer.echo("\n".join(terminal.plain(columns, found[:most])))
+            else:
+                out.print(terminal.table(columns, found[:most]))
             if most is not None and len(found) > most:
                 out.print(Text(f"the first {most} rows; --limit shows more", style="dim"))
 

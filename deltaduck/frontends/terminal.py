@@ -37,6 +37,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     return out
 
 
+def plain(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The same as lines of text, for many rows: names, and cells below them."""
+    cells = [["NULL" if v is None else printable(text(v)).replace("\n", "\\n") for v in row] for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
+
+
 def progress(to: Console) -> Progress:
     """A bar that goes away when it is done; nothing at all where nobody watches."""
     parts = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn())

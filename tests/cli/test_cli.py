@@ -150,6 +150,22 @@ def test_files_says_how_many_a_filter_spares(shop: Path, run: Run) -> None:
     assert len(json.loads(run("files", "orders", "--version", 0, "-f", "json").stdout)) == 1
 
 
+def test_many_rows_are_lined_up_quickly(shop: Path, run: Run) -> None:
+    lines = run(
+        "sql", "SELECT i, CASE WHEN i > 0 THEN 'x' || chr(10) END AS s FROM range(3000) r(i)", "-n", 3000
+    ).stdout.splitlines()
+    assert len(lines) == 1 + 3000
+    assert lines[1].split() == ["0", "NULL"]
+    assert lines[2].split() == ["1", "x\\n"]
+
+
+def test_a_lake_in_sqlite_is_read_alike(somewhere: Path, run: Run) -> None:
+    run("sql", "--create", "-l", "lake.sqlite", "CREATE TABLE t AS SELECT 1 AS x")
+    assert json.loads(run("tables", "-l", "deltasql://sqlite/lake.sqlite", "-f", "json").stdout)[0]["rows"] == 1
+    assert "1 commits compared, equal" in run("mirror", "verify", "-l", "lake.sqlite").stdout
+    assert "no lake at other.sqlite" in run("tables", "-l", "other.sqlite", code=1).stderr
+
+
 # --- the mirror
 
 

@@ -72,6 +72,13 @@ def test_a_directory_of_others_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_place_that_cannot_be_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(cli.app, ["demo", "--dir", str(tmp_path / "file" / "below")])
+    assert result.exit_code == 1
+    assert "cannot make" in result.stderr
+
+
 def test_only_its_own_directory_is_replaced(tmp_path: Path) -> None:
     own, link = tmp_path / "own", tmp_path / "link"
     demo.fresh_directory(own)
