@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import duckdb
 import pytest
 
 import deltaduck
-from deltaduck import Lake, skip_index
+from deltaduck import Lake
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 SCHEMA = (DOCS / "schema.md").read_text(encoding="utf-8")
@@ -165,17 +166,55 @@ def test_nothing_is_described_that_is_not_there(plain: Any) -> None:
         assert {c for cell in cells for c in re.findall(r"`(\w+)`", cell)} <= held[name], name
 
 
-def test_the_skip_index_can_be_rebuilt_as_operations_says(tmp_path: Path) -> None:
-    (code,) = re.findall(r"^```python\n(.*?skip_index.*?)^```$", (DOCS / "operations.md").read_text(), re.MULTILINE | re.DOTALL)
+def test_the_python_of_the_runbook_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint, the files that no commit names, and the skip index made anew."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / "operations.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
     with deltaduck.connect(tmp_path / "lake.duckdb") as lake:
-        lake.write("orders", [{"id": n, "amount": n / 2} for n in range(10)])
-        before = lake.catalog.fetch("SELECT * FROM dl_skip_1")
-        exec(code, {"lake": lake, "skip_index": skip_index})
-        assert lake.catalog.fetch("SELECT * FROM dl_skip_1") == before
-        assert lake.table("orders").files("id > 100").num_rows == 0
+        for low in (0, 100):
+            lake.write("orders", [{"day": f"ü {low}", "id": low + n, "amount": n / 2} for n in range(10)], partition_by="day")
+        stray = Path(lake.table("orders").detail()["location"]) / "part-stray.parquet"
+        stray.write_bytes(b"")
+        before = lake.catalog.fetch("SELECT * FROM dl_skip_1 ORDER BY ALL")
+        for code in blocks:
+            exec(code, {"lake": lake})
+        assert capsys.readouterr().out.split() == ["orders", str(stray)]
+        assert lake.catalog.fetch("SELECT * FROM dl_skip_1 ORDER BY ALL") == before
+        assert lake.table("orders").files("id > 100").num_rows == 1
+
+
+def test_a_diverged_table_is_mended_as_the_runbook_says(tmp_path: Path) -> None:
+    (statement,) = re.findall(r'duckdb lake\.duckdb "(UPDATE .*)"', (DOCS / "operations.md").read_text(encoding="utf-8"))
+    foreign = tmp_path / "lake.delta" / "orders" / "_delta_log" / f"{1:020d}.json"
+    with deltaduck.connect(tmp_path / "lake.duckdb") as lake:
+        lake.write("orders", [{"id": 1}])
+        foreign.write_text('{"commitInfo":{}}\n', encoding="utf-8")
+        lake.write("orders", [{"id": 2}])
+        lake.write("orders", [{"id": 3}])
+        assert [(row["pending"], row["diverged"]) for row in lake.mirror.status()] == [(1, 1)]
+    foreign.rename(tmp_path / "foreign.json")
+    with duckdb.connect(tmp_path / "lake.duckdb") as con:
+        con.execute(statement)
+    with deltaduck.connect(tmp_path / "lake.duckdb") as lake:
+        assert lake.mirror.reconcile() == 2
+        assert lake.mirror.verify("orders")
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda p: p.name)
 def test_links_of_the_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_functions_that_architecture_names_exist() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    here = {"Lake": "lake.Lake", "Mirror": "mirror.Mirror", "references": "frontends.references"}
+    named = [name for name in set(re.findall(r"`((?:\w+\.)+\w+)`", text)) if not name.endswith((".py", ".sql", ".md"))]
+    checked = 0
+    for name in named:
+        first, *rest = name.split(".")
+        if first in ("delta", "tx", "commitInfo"):
+            continue
+        assert pkgutil.resolve_name(".".join(["deltaduck", here.get(first, first), *rest])), name
+        checked += 1
+    assert checked >= 12

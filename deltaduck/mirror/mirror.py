@@ -153,7 +153,8 @@ class Mirror:
 
     def _failed(self, c: Committed, status: str, reason: str) -> str:
         message = f"table {c.name!r} version {c.version} is committed but not published at {c.location}: {reason}"
-        log.warning("%s; lake.mirror.reconcile() tries again", message)
+        way_out = "lake.mirror.reconcile() tries again" if status == "PENDING" else "nothing more of this table is published"
+        log.warning("%s; %s", message, way_out)
         with self._catalog.transaction():
             self.mark()
             self._catalog.run("mark_failed", table_id=c.table_id, version=c.version, status=status, error=reason)
