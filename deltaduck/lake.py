@@ -30,7 +30,7 @@ from deltaduck.changes import Change
 from deltaduck.commit import Committed
 from deltaduck.errors import CatalogError, CommitConflictError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
-from deltaduck.frontends import references, sql
+from deltaduck.frontends import functions, references, sql
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror import Mirror
 from deltaduck.operations.create import place_name
@@ -240,6 +240,11 @@ class Lake:
             "UNION ALL SELECT 1 FROM duckdb_views() WHERE lower(view_name) = lower($1)"
         )
         return bool(self.con.execute(query, [name]).fetchall())
+
+    def show_tables(self) -> None:
+        """Let DuckDB find the tables by itself, where the parser or a subquery of a predicate leaves that to it."""
+        if self.catalog.database != "duckdb":  # whose file has views of its own
+            functions.show_tables(self.con, self)
 
     def place(self, name: str) -> str:
         """A free directory for a new table."""

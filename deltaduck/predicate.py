@@ -374,6 +374,11 @@ def is_rising(node: exp.Expr) -> bool:
     return False
 
 
+def has_query(node: exp.Expr) -> bool:
+    """Does it read other tables?"""
+    return node.find(exp.Query) is not None
+
+
 def conjuncts(where: exp.Expr) -> list[exp.Expr]:
     """The parts that all must hold."""
     node = where.unnest()

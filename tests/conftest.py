@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import servers
 
 import deltaduck
 from deltaduck import Lake
@@ -16,7 +19,17 @@ from deltaduck import Lake
 # One entry per database that can hold a catalog. Everything that uses `lake` or `open_lake` runs on all of them.
 CATALOGS: dict[str, Callable[[Path], Lake]] = {
     "duckdb": lambda root: deltaduck.connect(root / "lake.duckdb"),
+    "sqlite": lambda root: deltaduck.connect(root / "lake.sqlite"),
+    "postgres": lambda root: connect_postgres(root),
 }
+
+
+def connect_postgres(root: Path) -> Lake:
+    """A catalog in a schema of its own, named after the directory, on this test process's own server."""
+    if servers.postgres_binaries() is None and "CI" not in os.environ:
+        pytest.skip("PostgreSQL's server is not installed (Debian: apt-get install postgresql)")
+    schema = "s" + hashlib.sha1(str(root).encode()).hexdigest()[:16]
+    return deltaduck.connect(f"deltasql://postgres/postgres/{schema}?{servers.postgres()}", storage=root / "lake.delta")
 
 
 @pytest.fixture(params=CATALOGS)

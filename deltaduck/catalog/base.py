@@ -109,7 +109,9 @@ class Catalog(ABC):
                 self._migrate(0)
                 self.run("insert_lake", lake_id=str(uuid.uuid4()), schema_version=newest, storage=storage, now_ms=now_ms())
             return storage
-        ((found, root),) = self.rows("read_lake")
+        if not (rows := self.rows("read_lake")):
+            raise CatalogError(f"{self.name} has a catalog's tables, and no row in dl_lake: drop them, connecting creates them")
+        ((found, root),) = rows
         if found > newest:
             raise CatalogError(
                 f"{self.name} was written by a newer deltaduck (catalog schema {found}; known here: {newest}): upgrade"

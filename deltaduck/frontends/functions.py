@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,8 @@ MACROS = {
 }
 
 
-def register(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
-    """Put a lake's table functions on a DuckDB connection, in its temporary schema.
+def register(con: duckdb.DuckDBPyConnection, lake: Lake, *, temporary: bool = True) -> None:
+    """Put a lake's table functions on a DuckDB connection, in its temporary schema unless told otherwise.
 
     dl_scan(t, version, timestamp, filter): rows of a table, now or as of a version or time; files that `filter` rules
     out are not opened, and its rows are filtered. dl_files(t, version, timestamp, filter): its live files.
@@ -49,7 +50,15 @@ def register(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
         _replace(con, function, maker, arguments)
         names = [part.split(":=")[0].strip() for part in MACROS[name].strip("()").split(",")][:arguments]
         call = f"{function}({', '.join(f'CAST({n} AS VARCHAR)' for n in names)})"
-        con.execute(f"CREATE OR REPLACE TEMP MACRO {name}{MACROS[name]} AS TABLE FROM query({call})")
+        kind = "TEMP MACRO" if temporary else "MACRO"
+        con.execute(f"CREATE OR REPLACE {kind} {name}{MACROS[name]} AS TABLE FROM query({call})")
+
+
+def show_tables(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Make every table a view, for SQL that DuckDB must resolve by itself. A view follows its table's versions."""
+    register(con, weakref.proxy(lake), temporary=False)
+    for table in lake.tables():
+        con.execute(f"CREATE OR REPLACE VIEW {quote(table['name'])} AS SELECT * FROM dl_scan({literal(table['name'])})")
 
 
 def _replace(con: Any, name: str, maker: Callable[..., str], arguments: int) -> None:

@@ -141,9 +141,13 @@ def execute(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> 
     head, body = (text[: prefix.end()], text[prefix.end() :]) if prefix else ("", text)
     if prefix:
         _require_read(lake, body)
-    planned = plan(lake, reader, body, caller)
+    planned = head + plan(lake, reader, body, caller)
     try:
-        return lake.con.sql(head + planned)
+        try:
+            return lake.con.sql(planned)
+        except duckdb.CatalogException:  # perhaps a table of ours, in a place that was left to DuckDB
+            lake.show_tables()
+            return lake.con.sql(planned)
     except duckdb.CatalogException as e:
         raise _unknown_name(lake, e) from e
     except duckdb.Error as e:

@@ -40,6 +40,8 @@ def update_rows(tx: Transaction, change: Change, assignments: Mapping[str, str],
         f = schema.get(name)
         if f is None:
             raise SchemaMismatchError(f"table {change.name!r} has no column {name!r}; it has {', '.join(schema.names)}")
+        if predicates.has_query(predicates.parse(sql)):
+            tx.lake.show_tables()
         new[f.name] = casts.required(f"CAST(({sql}) AS {to_duckdb(f.type)})", f)
     files, matched = _matching_files(tx, change, predicate)
     if files.num_rows:
@@ -64,6 +66,8 @@ def _matching_files(tx: Transaction, change: Change, predicate: str | None) -> t
     """The files that hold a matching row, and how many rows match. Only files that can match are opened."""
     check_writable(change.after.protocol, change.name)
     tree = None if predicate is None else predicates.parse(predicate)
+    if tree is not None and predicates.has_query(tree):
+        tx.lake.show_tables()
     condition = Condition() if tree is None else tx.compile(change.after, tree, [change.name])
     change.reads.append(condition)
     files = tx.visible(change.after, condition)

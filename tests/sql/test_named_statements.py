@@ -40,8 +40,10 @@ def test_migrations_parse_in_every_dialect(database: str) -> None:
 @pytest.mark.parametrize("database", DATABASES)
 def test_every_override_overrides_something_and_says_why(database: str) -> None:
     for name, sql in statements.read_directory(ROOT / database).items():
-        assert name in CORE
         assert sql.startswith("-- "), f"{database}/{name} needs a comment with its reason"
+        if name.startswith("function_"):  # what this database lacks
+            continue
+        assert name in CORE
         assert statements.parameters(sql) == statements.parameters(CORE[name])
 
 
