@@ -279,6 +279,12 @@ def test_the_printed_schema_is_what_a_lake_holds(shop: Path, printed_schema: Cal
             assert mine.execute(query).fetchall() == theirs.execute(query).fetchall()
 
 
+def test_a_schema_without_its_lake_is_an_error(somewhere: Path, run: Run, printed_schema: Callable[[str], str]) -> None:
+    with duckdb.connect("lake.duckdb") as con:
+        con.execute(printed_schema("duckdb"))
+    assert "no row in dl_lake" in run("tables", code=1).stderr
+
+
 def test_the_printed_schema_runs_in_sqlite(printed_schema: Callable[[str], str]) -> None:
     con = sqlite3.connect(":memory:")
     try:
