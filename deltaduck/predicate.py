@@ -164,12 +164,13 @@ class _Compiler:
         if c.is_partition:
             return f"s.{c.value} {_OPERATORS[operator]} {name}"
         unknown_low, unknown_high = f"s.{c.min} IS NULL", f"s.{c.max} IS NULL"
+        any_value = f"(s.{c.nulls} < s.num_records OR s.{c.nulls} IS NULL OR s.num_records IS NULL)"
         if operator is exp.EQ:
-            return f"(s.{c.min} <= {name} OR {unknown_low}) AND (s.{c.max} >= {name} OR {unknown_high})"
+            return f"(s.{c.min} <= {name} OR {unknown_low}) AND (s.{c.max} >= {name} OR {unknown_high}) AND {any_value}"
         if operator in (exp.LT, exp.LTE):
-            return f"(s.{c.min} {_OPERATORS[operator]} {name} OR {unknown_low})"
+            return f"(s.{c.min} {_OPERATORS[operator]} {name} OR {unknown_low}) AND {any_value}"
         if operator in (exp.GT, exp.GTE):
-            return f"(s.{c.max} {_OPERATORS[operator]} {name} OR {unknown_high})"
+            return f"(s.{c.max} {_OPERATORS[operator]} {name} OR {unknown_high}) AND {any_value}"
         if c.type not in ("byte", "short", "integer", "long", "date"):
             return "TRUE"  # bounds of these may be wider than the values
         return f"(s.{c.min} <> {name} OR s.{c.max} <> {name} OR {unknown_low} OR {unknown_high})"

@@ -20,7 +20,7 @@ from deltaduck import Lake
 CATALOGS: dict[str, Callable[[Path], Lake]] = {
     "duckdb": lambda root: deltaduck.connect(root / "lake.duckdb"),
     "sqlite": lambda root: deltaduck.connect(root / "lake.sqlite"),
-    "postgres": lambda root: connect_postgres(root),
+    "postgres": lambda root: connect_postgres(root),  # noqa: PLW0108 - defined below
 }
 
 

@@ -110,7 +110,8 @@ def test_odd_table_names_are_names(lake: Lake, people: pa.Table, name: str) -> N
     assert lake.sql(f"SELECT count(*) FROM {quoted} AT (VERSION => 0)").fetchall() == [(3,)]
     assert lake.table(name).version() == 2
     assert lake.mirror.verify(name), lake.mirror.verify(name)
-    assert lake.catalog.fetch(f"SELECT count(*) FROM {quoted}") == [(4,)]  # the view in the catalog itself
+    if lake.catalog.database == "duckdb":  # only DuckDB can hold a view over Parquet
+        assert lake.catalog.fetch(f"SELECT count(*) FROM {quoted}") == [(4,)]
     place = Path(lake.table(name).detail()["location"])
     assert place.parent == Path(lake.storage)  # nothing climbs out of the storage
     lake.drop_table(name)

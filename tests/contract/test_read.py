@@ -269,7 +269,8 @@ def test_odd_column_names(lake: Lake, partitioned: bool) -> None:
     lake.sql(f"UPDATE odd SET \"{name}\" = 'new' WHERE n = 2")
     assert lake.sql(f"SELECT n FROM odd WHERE \"{name}\" = 'new'").fetchall() == [(2,)]
     assert lake.mirror.verify("odd")
-    assert lake.catalog.fetch('SELECT count(*), count("filename") FROM odd') == [(4, 3)]
+    if lake.catalog.database == "duckdb":  # only DuckDB can hold a view over Parquet
+        assert lake.catalog.fetch('SELECT count(*), count("filename") FROM odd') == [(4, 3)]
 
 
 def test_odd_names_inside_structs(lake: Lake) -> None:
