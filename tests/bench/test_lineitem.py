@@ -125,7 +125,7 @@ def test_scan(board, lake, peers):
         "raw": lambda: lake.con.sql(raw).fetchall(),
     }
     seconds = {name: [] for name in runs}
-    for turn in range(31):
+    for turn in range(21):
         for name in runs if turn % 2 else reversed(runs):
             start = time.perf_counter()
             runs[name]()
