@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from deltaduck.errors import QueryError, SchemaMismatchError
-from deltaduck.protocol.schema import DataType, Field, Struct, check_names, from_duckdb, quote, with_nullability
+from deltaduck.protocol.schema import DataType, Field, Struct, check_names, from_duckdb, quote, untyped, with_nullability
 
 _sources: dict[pa.Schema, tuple[list[str], list[Any]]] = {}  # what DuckDB makes of an Arrow schema
 _names = (f"dl_frame_{n}" for n in itertools.count())
@@ -23,19 +23,23 @@ class Source:
     connection: Any
     from_sql: str
     columns: list[str]
-    types: list[Any]  # DuckDBPyType
+    types: list[Any]  # DuckDBPyType; None for untyped NULLs, which DuckDB 1.5 would call INTEGER
     arrow: pa.Schema | None = None  # NOT NULL marks, when the frame has any
 
     def schema(self) -> Struct:
         """The Delta schema that a table made of these rows gets."""
-        schema = Struct(tuple(Field(n, from_duckdb(t, n)) for n, t in zip(self.columns, self.types, strict=True)))
+        given = self.given()
+        if unknown := [n for n, t in given.items() if t is None]:
+            raise untyped(unknown[0])
+        schema = Struct(tuple(Field(n, t) for n, t in given.items() if t is not None))
         check_names(schema)
         return with_nullability(schema, self.arrow) if self.arrow is not None else schema
 
     def given(self) -> dict[str, DataType | None]:
         """The Delta type of every column; None for a column of untyped NULLs."""
         return {
-            n: None if str(t) in ('"NULL"', "NULL") else from_duckdb(t, n) for n, t in zip(self.columns, self.types, strict=True)
+            n: None if t is None or str(t) in ('"NULL"', "NULL") else from_duckdb(t, n)
+            for n, t in zip(self.columns, self.types, strict=True)
         }
 
     def typed_schema(self) -> Struct:
@@ -60,7 +64,8 @@ def open_frame(connection: Any, frame: Any) -> Source:
         if len(_sources) > 1000:
             _sources.clear()
         source = from_query(connection, f"SELECT * FROM {name}", arrow)
-        _sources[key] = (source.columns, source.types)
+        types = [None if pa.types.is_null(f.type) else t for f, t in zip(schema, source.types, strict=True)]
+        _sources[key] = (source.columns, types)
     return Source(connection, f"(SELECT * FROM {name})", *_sources[key], arrow)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,11 +56,13 @@ def write_files(
     columns: (name, SQL) in the table's order, of exactly the table's types. The files are durable on return, and
     nothing refers to them yet.
     """
+    prefix = f"part-{uuid.uuid4().hex[:8]}-"
     try:
-        result = connection.execute(_copy_statement(from_sql, columns, target))
+        result = connection.execute(_copy_statement(from_sql, columns, target, prefix))
         names = [c[0] for c in result.description]
         rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
     except duckdb.Error as e:
+        storage.remove_begun(target.location, prefix)
         raise translate(e, target.location) from e
     files = [row["filename"] for row in rows]
     try:
@@ -73,7 +76,7 @@ def write_files(
         raise
 
 
-def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: Target) -> str:
+def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: Target, prefix: str) -> str:
     parts = set(target.partition_columns)
     select = []
     for name, sql in columns:
@@ -81,7 +84,7 @@ def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: T
         assert f is not None
         select.append(f"{partitions.serialize(sql, f.type) if name in parts else sql} AS {quote(f.physical_name)}")
     codec = target.configuration.get("delta.parquet.compression.codec", "snappy").lower()
-    options = ["FORMAT parquet", "RETURN_STATS", "APPEND", f"COMPRESSION {codec}", "FILENAME_PATTERN 'part-{uuid}'"]
+    options = ["FORMAT parquet", "RETURN_STATS", "APPEND", f"COMPRESSION {codec}", f"FILENAME_PATTERN '{prefix}{{uuid}}'"]
     if parts:
         options.append(f"PARTITION_BY ({', '.join(quote(p) for p in target.partition_columns)})")
     else:
@@ -134,7 +137,7 @@ def translate(error: duckdb.Error, where: str) -> DeltaduckError:
             text[text.index(NOT_NULL_MARK) + len(NOT_NULL_MARK) :].splitlines()[0] + "; nothing was written"
         )
     if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException):
-        return SchemaMismatchError(f"a value does not fit its column: {first}; nothing was written")
+        return SchemaMismatchError(f"a value cannot be converted: {first}")
     if "No space left" in text or "Permission denied" in text or "Read-only file system" in text:
         return StorageError(f"cannot write below {where}: {first}; nothing was committed")
     if isinstance(error, duckdb.IOException) and "No files found" in text:

@@ -102,6 +102,12 @@ def remove(files: list[str]) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+def remove_begun(root: str, prefix: str) -> None:
+    """Delete what a writer that failed left below `root`: files whose names begin so."""
+    for file in Path(root).rglob(prefix + "*"):
+        file.unlink(missing_ok=True)
+
+
 def _hidden(target: str) -> str:
     directory, name = os.path.split(target)
     return os.path.join(directory, f".{name}.{uuid.uuid4().hex}.tmp")

@@ -28,6 +28,7 @@ ROOMS = [
     ["operations"],
     ["frontends.references", "frontends.sql"],
     ["transaction", "table"],
+    ["frontends.functions"],
     ["lake"],
     ["frontends", "demo", "__main__"],
 ]

@@ -205,13 +205,18 @@ def from_duckdb(type_: Any, column: str) -> DataType:
         parts = dict(type_.children)
         return f"decimal({parts['precision']},{parts['scale']})"
     if str(type_) == '"NULL"' or kind in ("sqlnull", "null"):
-        raise SchemaMismatchError(f"column {column!r} holds only NULLs, so its type is unknown: cast it to the type you mean")
+        raise untyped(column)
     try:
         return _FROM_DUCKDB[kind]
     except KeyError:
         raise SchemaMismatchError(
             f"column {column!r} is of type {type_}, which Delta does not have: cast it (for a TIME, to VARCHAR, say)"
         ) from None
+
+
+def untyped(column: str) -> SchemaMismatchError:
+    """The error for a new column that says nothing of its type."""
+    return SchemaMismatchError(f"column {column!r} holds only NULLs, so its type is unknown: cast it to the type you mean")
 
 
 def to_arrow(type_: DataType) -> pa.DataType:

@@ -152,6 +152,13 @@ def test_columns_go_by_name_and_missing_ones_are_null(lake: Lake, people: pa.Tab
     assert lake.sql("SELECT * FROM people WHERE id > 3 ORDER BY id").fetchall() == [(4, "Cy"), (5, None)]
 
 
+def test_a_column_of_nothing_but_nulls_fits_any(lake: Lake, people: pa.Table) -> None:
+    lake.write("people", people)
+    lake.write("people", [{"id": 4, "name": None}])
+    lake.write("people", pd.DataFrame({"id": [5], "name": [None]}))
+    assert lake.sql("SELECT * FROM people WHERE id > 3 ORDER BY id").fetchall() == [(4, None), (5, None)]
+
+
 def test_schema_mode_merge_adds_columns_everywhere(lake: Lake, people: pa.Table) -> None:
     lake.write("t", people.append_column("s", pa.array([{"x": 1}] * 3)))
     more = pa.table({"id": [4], "s": [{"y": "new", "x": 2}], "born": pa.array([0], pa.date32())})

@@ -74,6 +74,14 @@ def test_removing_what_is_gone_is_no_error(tmp_path: Path) -> None:
     assert visible(tmp_path) == []
 
 
+def test_what_a_failed_writer_left_is_removed_by_its_prefix(tmp_path: Path) -> None:
+    for name in ("part-1-a", "day=x/part-1-b", "part-2-a", "day=x/part-10-b"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    storage.remove_begun(str(tmp_path), "part-1-")
+    assert visible(tmp_path) == ["part-10-b", "part-2-a"]
+
+
 @pytest.mark.parametrize("call", ["put_if_absent", "replace"])
 def test_storage_that_refuses_is_named(tmp_path: Path, call: str) -> None:
     (tmp_path / "_delta_log").write_text("a file where a directory should be")
