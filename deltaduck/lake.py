@@ -270,10 +270,15 @@ class Lake:
         changes = [c for c in changes if c.dropped or c.base is None or not c.changes_nothing or c.reads]
         if all(c.base is not None and c.changes_nothing for c in changes):
             return []
-        with self.catalog.transaction():
-            self.mirror.mark_some()
-            done = commits.apply(self.catalog, changes, isolation)
-            keep_files()
+        done: list[Committed] = []
+        try:
+            with self.catalog.transaction():
+                done = commits.apply(self.catalog, changes, isolation)
+                keep_files()
+        except CatalogError:
+            # a connection that broke on COMMIT says nothing of the outcome: the catalog does
+            if not done or not self.catalog.rows("is_committed", table_id=done[0].table_id, commit_id=done[0].commit_id):
+                raise
         return done
 
     def run_sql(self, query: str, tx: Transaction | None, caller: FrameType | None) -> Any:

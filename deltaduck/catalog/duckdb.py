@@ -21,8 +21,8 @@ STORAGE_VERSION = "v1.2.0"
 
 FEW_ROWS = 4
 
-_locks: dict[str, threading.RLock] = {}
-_locks_guard = threading.Lock()
+_shared: dict[str, tuple[threading.RLock, dict[int, int]]] = {}  # by path: who commits, and what is published but not marked
+_guard = threading.Lock()
 
 
 class DuckDBCatalog(Catalog):
@@ -43,8 +43,9 @@ class DuckDBCatalog(Catalog):
                 _create(path)
             self._connection = duckdb.connect(path)
         # DuckDB lets one process in: threads of it, whatever Lake they use, take turns to commit
-        with _locks_guard:
-            self._lock = threading.RLock() if memory else _locks.setdefault(path, threading.RLock())
+        with _guard:
+            mine: tuple[threading.RLock, dict[int, int]] = (threading.RLock(), {})
+            self._lock, self.unmarked = mine if memory else _shared.setdefault(path, mine)
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         cursor: duckdb.DuckDBPyConnection | None = getattr(self._local, "cursor", None)

@@ -41,6 +41,7 @@ class PostgresCatalog(Catalog):
         self._schema = schema
         self.name = f"PostgreSQL catalog {known.get('dbname', '')}/{schema} on {known.get('host', 'localhost')}"
         self.definitions = {}
+        self.unmarked = {}
         self._local = threading.local()
         self._guard = threading.Lock()
         self._all: list[Any] = []

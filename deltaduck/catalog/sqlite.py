@@ -31,6 +31,7 @@ class SQLiteCatalog(Catalog):
         self.name = f"SQLite catalog {path if self._memory else self._path}"
         self.home = None if self._memory else os.path.splitext(self._path)[0]
         self.definitions = {}
+        self.unmarked = {}
         self._local = threading.local()
         self._guard = threading.Lock()
         self._all: list[sqlite3.Connection] = []

@@ -11,7 +11,7 @@ from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
 from deltaduck.commit import KINDS, Committed
-from deltaduck.errors import DeltaduckError, MirrorError, TableNotFoundError
+from deltaduck.errors import CatalogError, DeltaduckError, MirrorError, TableNotFoundError
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror.checkpoint import write_checkpoint
 from deltaduck.mirror.publish import publish_commit
@@ -33,50 +33,37 @@ class Mirror:
         self._engine = engine
         self._lock = threading.RLock()
         self._published: dict[int, int] = {}  # table_id -> newest version known to be in the mirror
-        self._unmarked: dict[int, int] = {}  # of these, what the catalog has not been told
         self._commits = 0
 
     def publish(self, committed: Sequence[Committed]) -> None:
         """Publish what was just committed. Never raises for a failure: it stays PENDING, is logged, and is retried later."""
         with self._lock:
-            for c in committed:
-                if c.version and self._published.get(c.table_id) != c.version - 1:
-                    self._reconcile_table(c.table_id)
-                else:
-                    self._publish_one(c)
-            if self._catalog.durable_marks:
-                with self._catalog.transaction():
-                    self.mark()
-
-    def mark_some(self) -> None:
-        """`mark`, once enough has been published to be worth it, and nobody is publishing.
-
-        The caller is in a catalog transaction, and who publishes may wait for one: this must not wait for them.
-        """
-        self._commits += 1
-        if self._commits >= MARK_EVERY and self._lock.acquire(blocking=False):
             try:
-                self._commits = 0
-                self.mark()
-            finally:
-                self._lock.release()
+                for c in committed:
+                    if c.version and self._published.get(c.table_id) != c.version - 1:
+                        self._reconcile_table(c.table_id)
+                    else:
+                        self._publish_one(c)
+                self._commits += 1
+                if self._catalog.durable_marks or self._commits % MARK_EVERY == 0:
+                    self.flush()
+            except CatalogError as e:
+                log.warning("%s: what was committed may not be published yet: lake.mirror.reconcile() tries again", e)
 
-    def mark(self) -> None:
-        """Tell the catalog what has been published. Inside a catalog transaction of the caller's.
+    def flush(self) -> None:
+        """Tell the catalog what has been published.
 
         Marks may be lost in a crash: the publication is then tried again, finds its own bytes, and is marked.
         """
         with self._lock:
-            for table_id, version in list(self._unmarked.items()):
-                self._catalog.run("mark_published", table_id=table_id, version=version, now_ms=now_ms())
-            self._unmarked.clear()
-
-    def flush(self) -> None:
-        """`mark`, in a transaction of its own."""
-        with self._lock:
-            if self._unmarked:
+            marks = dict(self._catalog.unmarked)
+            if marks:
                 with self._catalog.transaction():
-                    self.mark()
+                    for table_id, version in marks.items():
+                        self._catalog.run("mark_published", table_id=table_id, version=version, now_ms=now_ms())
+            for table_id, version in marks.items():
+                if self._catalog.unmarked.get(table_id) == version:
+                    del self._catalog.unmarked[table_id]
 
     def reconcile(self, table: str | None = None) -> int:
         """Publish all that is owed, for one table or all; how many versions were published.
@@ -137,7 +124,7 @@ class Mirror:
                 write_checkpoint(self._catalog, self._engine(), snapshot, c.commit_ms)
         except DeltaduckError as e:
             return self._failed(c, "PENDING", str(e))
-        self._published[c.table_id] = self._unmarked[c.table_id] = c.version
+        self._published[c.table_id] = self._catalog.unmarked[c.table_id] = c.version
         return None
 
     def _snapshot(self, c: Committed) -> Snapshot | None:
@@ -155,8 +142,8 @@ class Mirror:
         message = f"table {c.name!r} version {c.version} is committed but not published at {c.location}: {reason}"
         way_out = "lake.mirror.reconcile() tries again" if status == "PENDING" else "nothing more of this table is published"
         log.warning("%s; %s", message, way_out)
+        self.flush()
         with self._catalog.transaction():
-            self.mark()
             self._catalog.run("mark_failed", table_id=c.table_id, version=c.version, status=status, error=reason)
         return message
 
