@@ -71,6 +71,7 @@ class Lake:
 
     def tables(self) -> Listing:
         """Every table: name, version, committed, operation, location."""
+        self._require_open()
         rows = [
             (name, version, utc(ms), operation, place)
             for name, _, version, place, ms, operation in self.catalog.rows("list_tables")
@@ -185,14 +186,18 @@ class Lake:
     @property
     def con(self) -> Any:
         """Where this thread's queries run; its relations of ``lake.sql`` belong to it."""
-        if self._closed:
-            raise CatalogError(f"the lake on {self.catalog.name} is closed: open it again with deltaduck.connect")
+        self._require_open()
         if not hasattr(self._local, "con"):
             self._local.con = self.catalog.engine()
             self._connections.add(self._local.con)
         return self._local.con
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise CatalogError(f"the lake on {self.catalog.name} is closed: open it again with deltaduck.connect")
+
     def snapshot(self, name: str, version: int | None = None) -> Snapshot:
+        self._require_open()
         return snapshots.load(self.catalog, name, version)
 
     def find(self, name: str, version: int | None = None, timestamp: Any = None) -> Snapshot | None:
@@ -216,6 +221,7 @@ class Lake:
 
     @contextlib.contextmanager
     def at_one_point(self) -> Iterator[None]:
+        self._require_open()
         with self.catalog.snapshot():
             yield
 

@@ -119,10 +119,12 @@ def test_odd_table_names_are_names(lake: Lake, people: pa.Table, name: str) -> N
         lake.table(name)
 
 
-@pytest.mark.parametrize("name", ["", "dl_tables", "DL_mine", "nul\0"])
+@pytest.mark.parametrize("name", ["", "dl_tables", "DL_mine"])
 def test_names_that_cannot_be(lake: Lake, people: pa.Table, name: str) -> None:
     with pytest.raises(SchemaMismatchError, match="cannot name a table"):
         lake.write(name, people)
+    with pytest.raises(DeltaduckError):  # PostgreSQL refuses even to look for it
+        lake.write("nul\0", people)
     assert lake.tables() == []
 
 
