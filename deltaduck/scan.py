@@ -49,8 +49,10 @@ def _lists(connection: Any, snapshot: Snapshot, files: pa.Table) -> tuple[str, d
     """
     parts = [f for f in snapshot.schema if f.name in snapshot.partition_columns]
     items = [full_path("path", snapshot.location)] + [partition_value(f.physical_name) for f in parts]
-    lists = ", ".join(f"CAST(to_json(list({item})) AS VARCHAR)" for item in items)
-    connection.register("dl_scan_files", files.select(["path", "partition_values"]))
+    # file_index counts in the order of the list, and threads may read an Arrow table's chunks in any
+    lists = ", ".join(f"CAST(to_json(list({item} ORDER BY dl_place)) AS VARCHAR)" for item in items)
+    places = pa.array(range(files.num_rows), pa.int64())
+    connection.register("dl_scan_files", files.select(["path", "partition_values"]).append_column("dl_place", places))
     try:
         (row,) = connection.execute(f"SELECT {lists} FROM dl_scan_files").fetchall()
     finally:

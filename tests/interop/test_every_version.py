@@ -114,7 +114,7 @@ def nested(lake: Lake, name: str) -> None:
 def odd_names_and_values(lake: Lake, name: str) -> None:
     values = ["a b", "50%", "a/b", "../up", "k=v", "it's", 'say "hi"', "back\\slash", "ünï", "日本", "🦆", "?#&", ":", "+",
       "%2F", "~", ".", "..", "a\nb",
-              "{}", "[x]", "__HIVE_DEFAULT_PARTITION__", "null", None, ""]  # fmt: skip
+              "{}", "[x]", "null", None, ""]  # fmt: skip
     columns = ['q"q', "it's", "semi;colon", "ü b", "select", "a/b", "50%", "Upper", "a.b"]
     rows: dict[str, object] = {"p": values} | {c: list(range(len(values))) for c in columns}
     lake.write(name, pa.table(rows), partition_by="p")

@@ -250,3 +250,15 @@ class Work(RuleBasedStateMachine):
 
 TestWork = Work.TestCase
 TestWork.settings = settings(max_examples=EXAMPLES, stateful_step_count=20)
+
+
+def test_a_transaction_rewrites_the_very_files_that_match(tmp_path: Path) -> None:
+    """Staged files come in many small pieces, which threads may look at in any order."""
+    with deltaduck.connect(":memory:", storage=tmp_path) as lake:
+        for attempt in range(30):
+            with lake.begin() as tx:
+                for n in range(8):
+                    tx.write(f"t{attempt}", pa.table({"n": [n]}))
+                tx.delete(f"t{attempt}", f"n = {attempt % 8}")
+            left = [n for (n,) in lake.sql(f"SELECT n FROM t{attempt} ORDER BY n").fetchall()]
+            assert left == [n for n in range(8) if n != attempt % 8]
