@@ -101,6 +101,17 @@ def test_many_statements_on_a_table_are_one_version(two: Lake) -> None:
     assert two.mirror.verify("a")
 
 
+def test_deletes_among_many_staged_files_take_the_right_ones(two: Lake) -> None:
+    """Files are told apart by their place in a list, which threads must not shuffle."""
+    with two.begin() as tx:
+        for n in range(3, 15):
+            tx.write("a", numbers(n))
+        for n in range(1, 15, 2):
+            assert tx.delete("a", f"n = {n}")["rows"] == 1
+        assert sorted(tx.sql("SELECT n FROM a").fetchall()) == [(n,) for n in range(2, 15, 2)]
+    assert read(two, "a") == list(range(2, 15, 2))
+
+
 def test_nothing_staged_is_no_commit(two: Lake) -> None:
     with two.begin() as tx:
         assert tx.sql("SELECT count(*) FROM a").fetchall() == [(2,)]
