@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -140,6 +141,13 @@ def cold(peers_python: str) -> Callable[[str, Path, int], float]:
         return float(answer["seconds"])
 
     return run
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """A directory that is gone after the test: what is written here is large."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
 
 
 class Peers:

@@ -66,12 +66,12 @@ def lake(tmp_path_factory):
     shutil.rmtree(root)
 
 
-def test_write(board, medians, lake, tmp_path, peers):
+def test_write(board, medians, lake, scratch, peers):
     what = "write 6 M rows"
     options = "FORMAT parquet, COMPRESSION snappy, FILE_SIZE_BYTES 268435456, APPEND, FILENAME_PATTERN 'part-{uuid}'"
-    lake.con.execute(f"COPY src TO '{tmp_path / 'src.parquet'}' (FORMAT parquet)")
-    peers("source", parquet=str(tmp_path / "src.parquet"))
-    peers("attach", name="ducklake", root=str(tmp_path))
+    lake.con.execute(f"COPY src TO '{scratch / 'src.parquet'}' (FORMAT parquet)")
+    peers("source", parquet=str(scratch / "src.parquet"))
+    peers("attach", name="ducklake", root=str(scratch))
 
     def settled(run):
         """What one run left to be written to disk is not the next one's burden."""
@@ -88,13 +88,13 @@ def test_write(board, medians, lake, tmp_path, peers):
         lake.write("lineitem", "SELECT * FROM src", mode="overwrite")
 
     def copy() -> None:
-        lake.con.execute(f"COPY (SELECT * FROM src) TO '{tmp_path / 'raw'}' ({options})")
+        lake.con.execute(f"COPY (SELECT * FROM src) TO '{scratch / 'raw'}' ({options})")
 
     def delta_rs() -> None:
-        write_deltalake(tmp_path / "rs", lake.con.sql("SELECT * FROM src").to_arrow_reader(), mode="overwrite")
+        write_deltalake(scratch / "rs", lake.con.sql("SELECT * FROM src").to_arrow_reader(), mode="overwrite")
 
     found = medians(5, ours=settled(ours), copy=settled(copy))
-    ducklake = settled(lambda: peers("ducklake_write", name="ducklake", root=str(tmp_path)))
+    ducklake = settled(lambda: peers("ducklake_write", name="ducklake", root=str(scratch)))
     others = medians(1, rs=settled(delta_rs), ducklake=ducklake)
     board.within(what, found["ours"], "raw COPY", found["copy"], at_most=1.1)
     board.within(what, found["ours"], "ducklake", others["ducklake"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,17 +81,19 @@ def wanted(files: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def hundred_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hundred_thousand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("files") / "100k"
     build(directory, 100_000, mirrored=True)
-    return directory
+    yield directory
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
-def million(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def million(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("files") / "1m"
     build(directory, 1_000_000, mirrored=False)
-    return directory
+    yield directory
+    shutil.rmtree(directory)
 
 
 def test_cold_open_and_point_plan(board, medians, cold, hundred_thousand, million):
@@ -109,9 +112,9 @@ def test_cold_open_and_point_plan(board, medians, cold, hundred_thousand, millio
     board.check("the same, 1,000,000 files")
 
 
-def test_checkpoint(board, medians, hundred_thousand, tmp_path):
+def test_checkpoint(board, medians, hundred_thousand, scratch):
     what = "checkpoint of 100,000 files"
-    copy = tmp_path / "events"
+    copy = scratch / "events"
     shutil.copytree(hundred_thousand / "lake.delta" / "events" / "_delta_log", copy / "_delta_log")
     theirs = DeltaTable(copy)
     with deltaduck.connect(hundred_thousand / "lake.duckdb") as lake:
