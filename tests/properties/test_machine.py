@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 import deltaduck
 
-EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "8"))
 SCHEMA = pa.schema({"k": pa.int32(), "g": pa.string(), "v": pa.float64(), "s": pa.struct({"t": pa.string()})})
 TABLES = st.sampled_from(["parted", "flat"])
 
@@ -68,8 +68,8 @@ class Work(RuleBasedStateMachine):
         self.versions: dict[str, list[list[str]]] = {"parted": [], "flat": []}  # what each version held
         for name, by in (("parted", ["g"]), ("flat", None)):
             self.lake.create_table(name, SCHEMA, partition_by=by, configuration={"delta.checkpointInterval": "4"})
-            self.plain.register("rows", SCHEMA.empty_table())
-            self.plain.execute(f"CREATE TABLE {name} AS FROM rows")
+            self.plain.register("frame", SCHEMA.empty_table())
+            self.plain.execute(f"CREATE TABLE {name} AS FROM frame")
             self.note(name)
 
     # --- both sides
@@ -92,14 +92,15 @@ class Work(RuleBasedStateMachine):
         assert self.versions[name][-1] == self.held(name)
 
     def insert(self, name: str, rows: pa.Table) -> None:
-        self.plain.register("rows", rows)
-        self.plain.execute(f"INSERT INTO {name} FROM rows")
+        self.plain.register("frame", rows)
+        self.plain.execute(f"INSERT INTO {name} FROM frame")
 
     def update(self, name: str, sets: dict[str, str], predicate: str) -> None:
         self.plain.execute(f"UPDATE {name} SET {', '.join(f'{c} = {v}' for c, v in sets.items())} WHERE {predicate}")
 
     def replace_where(self, to: Any, name: str, rows: pa.Table, predicate: str) -> None:
-        self.plain.register("rows", rows)
+        self.plain.register("frame", rows)
+        self.plain.execute("CREATE OR REPLACE TEMP TABLE rows AS FROM frame")
         fitting = self.plain.sql(f"SELECT * FROM rows WHERE {predicate}").to_arrow_table().cast(SCHEMA)
         to.write(name, fitting, mode="overwrite", predicate=predicate)
         self.plain.execute(f"DELETE FROM {name} WHERE {predicate}")
@@ -224,10 +225,10 @@ class Work(RuleBasedStateMachine):
         version = max(0, len(self.versions["parted"]) - 1 - back)
         whole = self.lake.sql(f"FROM parted AT (VERSION => {version})").to_arrow_table()
         assert self.render(whole) == self.versions["parted"][version]
-        self.plain.register("old", whole)
+        self.plain.register("frame", whole)
+        self.plain.execute("CREATE OR REPLACE TEMP TABLE old AS FROM frame")
         found = self.lake.sql(f"SELECT * FROM parted AT (VERSION => {version}) WHERE {predicate}").to_arrow_table()
         assert self.render(found) == self.held(f"(SELECT * FROM old WHERE {predicate})")
-        self.plain.unregister("old")
 
     @invariant()
     def tables_are_equal(self) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import deltaduck
 
-EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "5"))
 KINDS = {
     "BIGINT": ["5", "-1"],
     "VARCHAR": ["'5'", "''", "'x'"],
@@ -58,7 +58,10 @@ def test_each_version_answers_by_its_own_schema(
     # opened anew: nothing is remembered from the time of writing
     with deltaduck.connect(folder / "lake.duckdb") as lake, duckdb.connect() as plain:
         for version, held in reversed(list(enumerate(versions))):
-            plain.register("held", held)
+            plain.register("frame", held)
+            plain.execute(
+                "CREATE OR REPLACE TABLE held AS FROM frame"
+            )  # a filter on an Arrow frame is Arrow's: NaN is not above 5
             for name, kind in [(f.name, kind) for f in held.schema for kind in KINDS if f.name != "id"]:
                 for value in KINDS[kind]:
                     for test in (f"{name} = {value}", f"{name} >= {value}", f"{name} IS NULL", f"NOT {name} < {value}"):

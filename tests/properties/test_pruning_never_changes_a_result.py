@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import deltaduck
 from deltaduck import DeltaduckError, Lake
 
-EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "250"))
+EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "100"))
 
 UTC = dt.UTC
 DAY = dt.date(2024, 2, 29)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import deltaduck
 from deltaduck import Lake, StorageError
 
-EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "60"))
 
 # Strings that break naive escaping, paths, statistics and ordering.
 ODD = [
@@ -36,6 +36,8 @@ TEXT = st.one_of(
 )
 
 
+# SQL text holds no NUL, on DuckDB 1.5.
+IN_SQL = TEXT.filter(lambda text: "\0" not in text)
 # A partition value names a directory, and file systems allow that 255 bytes: `p=` and the value, percent-encoded.
 PARTITION_TEXT = TEXT.filter(lambda text: len(urllib.parse.quote(text)) < 200)
 
@@ -180,7 +182,7 @@ def test_written_equals_read(shared: Lake, written: tuple[list[pa.Table], list[s
     shared.drop_table(name)
 
 
-@given(st.lists(PARTITION_TEXT.filter(bool), min_size=1, max_size=6, unique=True))
+@given(st.lists(PARTITION_TEXT.filter(lambda text: text and "\0" not in text), min_size=1, max_size=6, unique=True))
 @settings(max_examples=max(20, EXAMPLES // 3))
 def test_a_partition_is_found_by_its_value(shared: Lake, values: list[str]) -> None:
     name = next(fresh)
@@ -192,7 +194,7 @@ def test_a_partition_is_found_by_its_value(shared: Lake, values: list[str]) -> N
     shared.drop_table(name)
 
 
-@given(st.lists(TEXT, min_size=1, max_size=6))
+@given(st.lists(IN_SQL, min_size=1, max_size=6))
 @settings(max_examples=max(20, EXAMPLES // 3))
 def test_a_string_is_found_whatever_its_statistics_keep_of_it(shared: Lake, values: list[str]) -> None:
     name = next(fresh)
