@@ -138,6 +138,8 @@ def _create(catalog: Catalog, change: Change) -> int:
     after = change.after
     if catalog.rows("head", name_key=after.name.lower()):
         raise TableExistsError(f"table {after.name!r} exists already; use mode='append' or 'overwrite', or another name")
+    if row_views.is_taken(catalog, after.name):
+        raise TableExistsError(f"{catalog.name} has a view or table {after.name!r} of your own: choose another name, or drop it")
     catalog.rows("lock_table_ids")
     ((table_id,),) = catalog.rows("next_table_id")
     if catalog.rows("location_taken", location=after.location)[0][0] or storage.exists(after.location, log.commit_file(0)):

@@ -307,9 +307,9 @@ class Lake:
                 self.mirror.flush()
             return sql.execute(self, tx or self, query, caller)
         if tx is not None:
-            return sql.write(self, tx, trees[0], query, caller)
+            return sql.write(self, tx, trees[0].copy(), query, caller)
         with self.begin() as own:
-            return sql.write(self, own, trees[0], query, caller)
+            return sql.write(self, own, trees[0].copy(), query, caller)
 
 
 _open: weakref.WeakSet[Lake] = weakref.WeakSet()

@@ -331,11 +331,22 @@ _CONSTANTS = (
 )  # fmt: skip
 
 
+def _plain_date(text: str) -> tuple[str, Any] | None:
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text) is None:
+        return None
+    try:
+        return "DATE", dt.date.fromisoformat(text)
+    except ValueError:  # a day that does not exist is for DuckDB to refuse
+        return None
+
+
 def _plain(node: exp.Expr) -> tuple[str, Any] | None:
     if isinstance(node, exp.Literal):
         if node.is_string:
             return "VARCHAR", node.this
         return ("BIGINT", int(node.this)) if node.is_int else None
+    if isinstance(node, exp.Cast) and node.to.is_type(exp.DType.DATE) and isinstance(node.this, exp.Literal):
+        return _plain_date(node.this.this)
     if isinstance(node, exp.Neg) and (inner := _plain(node.this)) and inner[0] == "BIGINT":
         return "BIGINT", -inner[1]
     return None

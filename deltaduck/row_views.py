@@ -25,6 +25,16 @@ def publish(catalog: Catalog, snapshot: Snapshot, table_id: int, *, has_files: b
     catalog.execute(f"CREATE OR REPLACE MACRO {macro}(at_version) AS TABLE {rows_sql(snapshot, table_id, AT, has_files)}")
 
 
+def is_taken(catalog: Catalog, name: str) -> bool:
+    """Has somebody a table or view of that name in the catalog's file? A new table must not replace it."""
+    if catalog.database != "duckdb":
+        return False
+    query = """SELECT 1 FROM duckdb_views() WHERE lower(view_name) = lower(:name) AND NOT internal AND NOT temporary
+               UNION ALL
+               SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = lower(:name) AND NOT internal AND NOT temporary"""
+    return bool(catalog.fetch(query, {"name": name}))
+
+
 def drop(catalog: Catalog, snapshot: Snapshot) -> None:
     if catalog.database == "duckdb":
         catalog.execute(f"DROP VIEW IF EXISTS {quote(snapshot.name)}")

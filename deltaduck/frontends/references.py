@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import sqlglot
 from sqlglot import Token, TokenType, exp
@@ -36,9 +37,10 @@ class Reference:
         return exp.and_(*(w.copy() for w in self.where)) if self.where else None
 
 
-def parse(text: str) -> list[exp.Expr]:
-    """The statements of `text`. SqlglotError when there is something sqlglot does not know."""
-    return [e for e in sqlglot.parse(text, read="duckdb") if e is not None]
+@lru_cache(maxsize=128)
+def parse(text: str) -> tuple[exp.Expr, ...]:
+    """The statements of `text`, not to be changed. SqlglotError when there is something sqlglot does not know."""
+    return tuple(e for e in sqlglot.parse(text, read="duckdb") if e is not None)
 
 
 def find(text: str, tree: exp.Expr, columns_of: Callable[[str], set[str] | None]) -> list[Reference]:

@@ -17,6 +17,15 @@ from deltaduck.protocol.features import interval_ms
 from deltaduck.protocol.schema import literal, to_json
 from deltaduck.snapshot import Snapshot
 
+COLUMNS = (  # of a checkpoint, by the relation that fills them
+    ("dl_checkpoint_head", "protocol"),
+    ("dl_checkpoint_head", "metaData"),
+    ("dl_checkpoint_txns", "txn"),
+    ("dl_checkpoint_domains", "domainMetadata"),
+    ("dl_checkpoint_removes", "remove"),
+    ("dl_checkpoint_files", "add"),
+)
+
 
 def write_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, commit_ms: int) -> bool:
     """Write the checkpoint of a snapshot's version, unless it is there, and point ``_last_checkpoint`` at it.
@@ -33,7 +42,9 @@ def write_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, commit_m
         query = " UNION ALL ".join(parts[p] for p in ("checkpoint_protocol", "checkpoint_metadata"))
         for name in list(relations)[1:]:
             query += f" UNION ALL {parts[name.removeprefix('dl_')]}"
-        engine.execute(f"COPY ({query}) TO {literal(hidden)} (FORMAT parquet, COMPRESSION snappy)")
+        # a column of nothing costs as much to write as one of something, and readers take a missing one for it
+        columns = ", ".join(f'"{column}"' for name, column in COLUMNS if name in relations)
+        engine.execute(f"COPY (SELECT {columns} FROM ({query})) TO {literal(hidden)} (FORMAT parquet, COMPRESSION snappy)")
     except duckdb.Error as e:
         storage.remove([hidden])
         raise translate(e, snapshot.location) from e

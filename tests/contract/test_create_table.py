@@ -174,3 +174,11 @@ def test_dropping_frees_the_name_and_keeps_the_files(lake: Lake, people: pa.Tabl
 def test_dropping_what_is_not_there(lake: Lake) -> None:
     with pytest.raises(TableNotFoundError, match="'t'"):
         lake.drop_table("t")
+
+
+def test_a_view_of_ones_own_is_not_replaced(lake: Lake, people: pa.Table) -> None:
+    if lake.catalog.database == "duckdb":  # whose file holds the view that a new table would replace
+        lake.sql("CREATE VIEW mine AS SELECT 42 AS answer")
+        with pytest.raises(TableExistsError, match="mine"):
+            lake.write("mine", people)
+        assert lake.sql("FROM mine").fetchall() == [(42,)]
