@@ -118,7 +118,11 @@ class World:
             with contextlib.suppress(DeltaduckError, duckdb.Error):
                 self.lake.sql(query).fetchall()
             assume(False)
-        assert sorted(map(repr, self.lake.sql(query).fetchall())) == wanted, query
+        try:
+            found = sorted(map(repr, self.lake.sql(query).fetchall()))
+        except (duckdb.ConversionException, duckdb.OutOfRangeException):
+            assume(False)  # a cast that fails on some rows: which conditions spare it those rows is DuckDB's choice of the day
+        assert found == wanted, query
 
 
 @pytest.fixture(scope="module")
@@ -206,11 +210,7 @@ def time_literals(draw: st.DrawFn, column: str) -> str:
 def text_literals(draw: st.DrawFn, column: str) -> str:
     value = draw(st.sampled_from(VALUES["s"]))
     cut = value[: draw(st.integers(0, len(value)))]
-    return draw(
-        st.sampled_from(
-            [text(value), text(value), text(cut), text(cut + "\U0010ffff"), f"{text(value)}::VARCHAR", "5", "DATE '2024-02-29'"]
-        )
-    )
+    return draw(st.sampled_from([text(value), text(value), text(cut), text(cut + "\U0010ffff"), f"{text(value)}::VARCHAR"]))
 
 
 @st.composite
