@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -33,9 +32,7 @@ class Change:
     app_transactions: dict[str, int] = field(default_factory=dict)
     operation: str = "WRITE"
     parameters: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, int] = field(default_factory=dict)
     user_metadata: str | None = None
-    extra: Mapping[str, object] = field(default_factory=dict)
     dropped: bool = False
 
     @property

@@ -19,11 +19,11 @@ from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import DuplicateKeyError, now_ms
 from deltaduck.changes import Change
 from deltaduck.errors import CommitConflictError, TableExistsError, TableNotFoundError
+from deltaduck.parquet import ADD_SCHEMA
 from deltaduck.protocol import log
 from deltaduck.protocol.schema import to_json
 from deltaduck.snapshot import Snapshot
 
-ADD_COLUMNS = ["path", "partition_values", "size", "modification_time", "data_change", "stats", "num_records"]
 KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc", "remove", "add", "add_rich")
 
 
@@ -181,7 +181,7 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     if adds is not None and adds.num_rows:
         kinds.add("add")
         _add(catalog, scope, adds, next_order, skip_index.names(change.skip))
-    _insert_version(catalog, change, scope, commit_ms, commit_id, isolation, _metrics(change, adds, removes))
+    _insert_version(catalog, change, scope, commit_ms, commit_id, isolation, _metrics(adds, removes))
     interval = int(after.configuration.get("delta.checkpointInterval", "10"))
     is_checkpoint = version > 0 and version % interval == 0
     catalog.run("insert_outbox", **scope, is_checkpoint=is_checkpoint)
@@ -209,7 +209,6 @@ def _insert_version(
         "txnId": commit_id,
         "userName": _user(),
         "userMetadata": change.user_metadata,
-        **change.extra,
     }
     catalog.run(
         "insert_version", **scope, commit_ms=commit_ms, commit_id=commit_id, read_version=info["readVersion"],
@@ -255,15 +254,15 @@ def _add(catalog: Catalog, scope: dict[str, int], adds: pa.Table, first_order: i
     n = adds.num_rows
     order = pa.array(np.arange(first_order, first_order + n, dtype=np.int64))
     version = pa.repeat(pa.scalar(scope["version"], pa.int64()), n)
-    files = adds.select(ADD_COLUMNS).append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
+    files = adds.select(ADD_SCHEMA.names).append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
     catalog.ingest("dl_add_files", files.append_column("version", version).append_column("action_order", order))
     index = adds.select(skip_names).append_column("version", version).append_column("action_order", order)
     catalog.ingest(f"dl_skip_{scope['table_id']}", index)
 
 
-def _metrics(change: Change, adds: pa.Table | None, removes: pa.Table | None) -> dict[str, int]:
-    """operationMetrics: what was counted on the way, and what the files say."""
-    out = dict(change.metrics)
+def _metrics(adds: pa.Table | None, removes: pa.Table | None) -> dict[str, int]:
+    """operationMetrics: what the files say."""
+    out: dict[str, int] = {}
     if adds is not None:
         out |= {
             "numFiles": adds.num_rows,

@@ -133,12 +133,5 @@ def _polars_batches(frame: Any) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(head.schema, (b for table in tables for b in table.cast(head.schema).to_batches()))
 
 
-def release(source: Source) -> None:
-    """Let go of a frame opened on a connection that goes on living."""
-    name = source.from_sql.removeprefix("(SELECT * FROM ").removesuffix(")")
-    if name.startswith("dl_frame_"):
-        source.connection.unregister(name)
-
-
 def columns_sql(names: list[str]) -> str:
     return ", ".join(quote(n) for n in names)

@@ -28,7 +28,7 @@ from deltaduck.protocol.schema import Struct, literal, quote
 from deltaduck.protocol.stats import SkipColumn
 
 TARGET_FILE_SIZE = 256 << 20
-SCHEMA = pa.schema(
+ADD_SCHEMA = pa.schema(
     {
         "path": pa.string(), "partition_values": pa.string(), "size": pa.int64(), "modification_time": pa.int64(),
         "data_change": pa.bool_(), "stats": pa.string(), "num_records": pa.int64(),
@@ -95,7 +95,7 @@ def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: T
 def _adds(written: Sequence[Mapping[str, Any]], target: Target, now_ms: int) -> pa.Table:
     """Add actions and skip index values of the files that COPY wrote."""
     leaves = stats.indexed_leaves(target.schema, target.partition_columns, target.configuration)
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    columns: dict[str, list[Any]] = {name: [] for name in ADD_SCHEMA.names}
     index: dict[str, list[Any]] = {name: [] for c in target.skip for name, _ in c.definitions()}
     values: list[dict[str, str | None]] = []
     for file in written:
@@ -106,7 +106,7 @@ def _adds(written: Sequence[Mapping[str, Any]], target: Target, now_ms: int) -> 
             json.dumps(parts, ensure_ascii=False, separators=(",", ":")),
             file["file_size_bytes"], now_ms, True, text, file["count"],
         )  # fmt: skip
-        for name, value in zip(SCHEMA.names, row, strict=True):
+        for name, value in zip(ADD_SCHEMA.names, row, strict=True):
             columns[name].append(value)
         values.append(parts)
         for c in target.skip:
@@ -117,7 +117,7 @@ def _adds(written: Sequence[Mapping[str, Any]], target: Target, now_ms: int) -> 
         if c.is_partition:
             index[c.value] = [_partition_index_value(c, parts[c.path[0]]) for parts in values]
     kinds = {name: ARROW_INDEX[kind] for c in target.skip for name, kind in c.definitions()}
-    arrays = {name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names}
+    arrays = {name: pa.array(columns[name], ADD_SCHEMA.field(name).type) for name in ADD_SCHEMA.names}
     return pa.table(arrays | {name: pa.array(index[name], kind) for name, kind in kinds.items()})
 
 

@@ -81,9 +81,7 @@ def names(columns: Sequence[SkipColumn]) -> list[str]:
 
 def rebuild(catalog: Catalog, engine: Any, snapshot: Snapshot) -> int:
     """Derive the whole index anew from the log's statistics; how many rows it has."""
-    columns = plan(
-        [], stats.skip_columns(snapshot.schema, snapshot.partition_columns, snapshot.configuration)
-    )  # fmt: skip
+    columns = plan([], stats.skip_columns(snapshot.schema, snapshot.partition_columns, snapshot.configuration))
     with catalog.transaction():
         adds = catalog.arrow("skip_sources", table_id=snapshot.table_id, ours=ENGINE + "%")
         rows = derive(engine, adds, columns)
