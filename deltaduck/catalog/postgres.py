@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 from pyarrow import csv
 
 from deltaduck import statements
 from deltaduck.catalog.arrow import to_arrow
-from deltaduck.catalog.base import Catalog, DuplicateKeyError, Params, log
+from deltaduck.catalog.base import DuplicateKeyError, Params, log
+from deltaduck.catalog.threads import ThreadedCatalog
 from deltaduck.errors import CatalogError, MissingDependencyError
 
 try:
@@ -24,13 +23,14 @@ except ImportError:  # an extra
     psycopg = None  # type: ignore[assignment]
 
 
-class PostgresCatalog(Catalog):
+class PostgresCatalog(ThreadedCatalog):
     """`conninfo` is a libpq connection string or URL; `schema` is where the catalog's tables are. One connection per thread."""
 
     database = "postgres"
     index_types = {"TEXT": 'TEXT COLLATE "C"'}  # statistics compare bytes, not words of a language  # noqa: RUF012
 
     def __init__(self, conninfo: str, schema: str = "public", **options: Any) -> None:
+        super().__init__()
         if psycopg is None:
             raise MissingDependencyError("a PostgreSQL catalog needs psycopg: pip install 'deltaduck[postgres]'")
         try:
@@ -40,12 +40,6 @@ class PostgresCatalog(Catalog):
         self._options: dict[str, Any] = {"connect_timeout": 10, **known}
         self._schema = schema
         self.name = f"PostgreSQL catalog {known.get('dbname', '')}/{schema} on {known.get('host', 'localhost')}"
-        self.definitions = {}
-        self.unmarked = {}
-        self._local = threading.local()
-        self._guard = threading.Lock()
-        self._all: list[Any] = []
-        self._duckdb: duckdb.DuckDBPyConnection = duckdb.connect()
         self._connection()
 
     def _connection(self) -> Any:
@@ -57,9 +51,7 @@ class PostgresCatalog(Catalog):
                 if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [self._schema]).fetchall():
                     connection.execute(composed.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
                 connection.execute(composed.SQL("SET search_path TO {}").format(name))
-            self._local.connection = connection
-            with self._guard:
-                self._all = [c for c in self._all if not c.closed] + [connection]
+            self._keep(connection)
         return connection
 
     def _run(self, sql: str, params: Params | None) -> Any:
@@ -131,16 +123,6 @@ class PostgresCatalog(Catalog):
 
     def is_empty(self) -> bool:
         return not self.fetch("SELECT 1 FROM pg_tables WHERE schemaname = :schema LIMIT 1", {"schema": self._schema})
-
-    def engine(self) -> duckdb.DuckDBPyConnection:
-        return self._duckdb.cursor()
-
-    def close(self) -> None:
-        with self._guard:
-            for connection in self._all:
-                connection.close()
-            self._all.clear()
-        self._duckdb.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from deltaduck.catalog.arrow import to_arrow
-from deltaduck.catalog.base import Catalog, DuplicateKeyError, Params, log
+from deltaduck.catalog.base import DuplicateKeyError, Params, log
+from deltaduck.catalog.threads import ThreadedCatalog
 from deltaduck.errors import CatalogError
 
 BUSY_SECONDS = 60.0  # how long a writer waits for its turn
 
 
-class SQLiteCatalog(Catalog):
+class SQLiteCatalog(ThreadedCatalog):
     """`path` is a file, created when absent, or ``:memory:``. One connection per thread."""
 
     database = "sqlite"
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self._memory = path == ":memory:"
         self._path = f"file:{uuid.uuid4().hex}?mode=memory&cache=shared" if self._memory else _absolute(path)
         self.name = f"SQLite catalog {path if self._memory else self._path}"
         self.home = None if self._memory else os.path.splitext(self._path)[0]
-        self.definitions = {}
-        self.unmarked = {}
-        self._local = threading.local()
-        self._guard = threading.Lock()
-        self._all: list[sqlite3.Connection] = []
-        self._duckdb: duckdb.DuckDBPyConnection = duckdb.connect()
         if not self._memory and not os.path.isdir(os.path.dirname(self._path)):
             raise CatalogError(f"cannot create {self.name}: its directory does not exist")
         with self._translated():
@@ -50,9 +44,7 @@ class SQLiteCatalog(Catalog):
             if not self._memory:
                 connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            self._local.connection = connection
-            with self._guard:
-                self._all.append(connection)
+            self._keep(connection)
         return connection
 
     def fetch(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
@@ -118,16 +110,6 @@ class SQLiteCatalog(Catalog):
 
     def is_empty(self) -> bool:
         return not self.fetch("SELECT 1 FROM sqlite_master LIMIT 1")
-
-    def engine(self) -> duckdb.DuckDBPyConnection:
-        return self._duckdb.cursor()
-
-    def close(self) -> None:
-        with self._guard:
-            for connection in self._all:
-                connection.close()
-            self._all.clear()
-        self._duckdb.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
