@@ -94,10 +94,6 @@ def _features(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(json.loads(text))
 
 
-def exists(catalog: Catalog, name: str) -> bool:
-    return bool(catalog.rows("head", name_key=name.lower()))
-
-
 def not_found(catalog: Catalog, name: str) -> TableNotFoundError:
     """The error for an unknown table, with the nearest names."""
     names = [row[0] for row in catalog.rows("list_tables")]

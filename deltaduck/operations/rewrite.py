@@ -73,22 +73,14 @@ def _matching_files(tx: Transaction, change: Change, predicate: str | None) -> t
     files = tx.visible(change.after, condition)
     if not files.num_rows:
         return files, 0
-    counts = _run(
-        tx,
-        change,
-        files,
-        f"SELECT dl_file, count(*) AS n FROM {{scan}} WHERE ({predicate or 'true'}) IS TRUE GROUP BY dl_file ORDER BY dl_file",
-    )
-    return files.take(counts["dl_file"].cast(pa.int64())), pc.sum(counts["n"]).as_py() or 0
-
-
-def _run(tx: Transaction, change: Change, files: pa.Table, query: str) -> pa.Table:
     con = tx.lake.con.cursor()
-    source = scan.scan_sql(con, change.after, files, "file_index AS dl_file")
+    source = f"({scan.scan_sql(con, change.after, files, 'file_index AS dl_file')}) AS {quote(change.name)}"
+    query = f"SELECT dl_file, count(*) AS n FROM {source} WHERE ({predicate or 'true'}) IS TRUE GROUP BY dl_file ORDER BY dl_file"
     try:
-        return con.sql(query.format(scan=f"({source}) AS {quote(change.name)}")).to_arrow_table()
+        counts = con.sql(query).to_arrow_table()
     except duckdb.Error as e:
         raise parquet.translate(e, change.after.location) from e
+    return files.take(counts["dl_file"].cast(pa.int64())), pc.sum(counts["n"]).as_py() or 0
 
 
 def _replace(tx: Transaction, change: Change, files: pa.Table, columns: list[tuple[str, str]], where: str) -> None:

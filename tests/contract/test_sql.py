@@ -407,3 +407,10 @@ def test_timestamps_without_a_zone_are_in_the_sessions_zone_as_in_duckdb(lake: L
     with pytest.raises(VersionNotFoundError):
         lake.sql(f"SELECT * FROM people AT (TIMESTAMP => TIMESTAMP '{before}')")
     assert lake.sql(f"SELECT count(*) FROM people AT (TIMESTAMP => TIMESTAMP '{at:%Y-%m-%d %H:%M:%S.%f}')").fetchall() == [(3,)]
+
+
+def test_braces_in_a_predicate_are_text(lake: Lake) -> None:
+    lake.write("t", pa.table({"id": [1, 2, 3], "s": ["{x}", "{}", "plain"]}))
+    lake.sql("DELETE FROM t WHERE s = '{x}'")
+    lake.sql("UPDATE t SET s = '{0}' WHERE s = '{}' AND {'a': id}.a = 2")
+    assert lake.sql("FROM t ORDER BY id").fetchall() == [(2, "{0}"), (3, "plain")]
