@@ -86,7 +86,7 @@ def _advance(catalog: Catalog, step: _Step, isolation: str | None) -> None:
     if change.dropped:
         catalog.run("drop_table", table_id=step.table_id, now_ms=step.commit_ms)
         skip_index.drop(catalog, step.table_id)
-        row_views.drop(catalog, change.after)
+        row_views.drop(catalog, change.after.name)
 
 
 def _reorder(catalog: Catalog, change: Change, current: int, isolation: str | None) -> None:

@@ -19,7 +19,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from deltaduck import commit as commits
-from deltaduck import frames, parquet, storage, uris
+from deltaduck import frames, importer, parquet, storage, uris
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
@@ -141,6 +141,38 @@ class Lake:
                 table, schema, partition_by=partition_by, configuration=configuration, description=description, location=location
             )
         return self.table(table)
+
+    def import_table(
+        self,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        dry_run: bool = False,
+        up_to_version: int | None = None,
+        resume: bool = False,
+        force: bool = False,
+        checkpoint_only: bool = False,
+        skip_validation: bool = False,
+        progress: importer.Progress | None = None,
+    ) -> importer.Imported:
+        """Bring an existing Delta table into the lake, with its whole history where the log has it; what came in.
+
+        The table stays where it is, and nothing is written there. Versions, times and commit information are the log's own;
+        where old commits were cleaned up, history begins at the oldest checkpoint that can be read.
+
+        path: the table's directory. name: in this lake; the directory's unless told.
+        dry_run: only say what would come. up_to_version: as if the log ended there. checkpoint_only: begin at the newest
+        checkpoint. resume: bring in the commits made elsewhere since. force: replace the table of that name.
+        skip_validation: do not compare the result with an independent replay of the log.
+        progress: called with what has come in, and how many rows of it since the last call.
+
+        LogCorruptError, UnsupportedFeatureError, TableExistsError, TableNotFoundError: the lake is as it was.
+        """
+        self._require_open()
+        return importer.import_table(
+            self.catalog, os.fspath(path), name, dry_run=dry_run, up_to_version=up_to_version, resume=resume, force=force,
+            checkpoint_only=checkpoint_only, skip_validation=skip_validation, progress=progress,
+        )  # fmt: skip
 
     def drop_table(self, table: str) -> None:
         """Take a table out of the lake. Its data files and its mirrored log stay where they are."""

@@ -35,17 +35,43 @@ def is_taken(catalog: Catalog, name: str) -> bool:
     return bool(catalog.fetch(query, {"name": name}))
 
 
-def drop(catalog: Catalog, snapshot: Snapshot) -> None:
+def drop(catalog: Catalog, name: str) -> None:
     if catalog.database == "duckdb":
-        catalog.execute(f"DROP VIEW IF EXISTS {quote(snapshot.name)}")
-        catalog.execute(f"DROP MACRO TABLE IF EXISTS {quote(snapshot.name + '_at')}")
+        catalog.execute(f"DROP VIEW IF EXISTS {quote(name)}")
+        catalog.execute(f"DROP MACRO TABLE IF EXISTS {quote(name + '_at')}")
+
+
+def obstacle(catalog: Catalog, snapshot: Snapshot, table_id: int) -> str | None:
+    """Why a plain DuckDB client cannot read an imported table by a view; None when it can."""
+    if catalog.database != "duckdb":
+        return None
+    if snapshot.is_mapped:
+        return "its columns are mapped"
+    if any(vectors for (vectors,) in catalog.rows("has_deletion_vectors", table_id=table_id)):
+        return "it has deletion vectors"
+    if catalog.rows("files_elsewhere", table_id=table_id)[0][0] or not catalog.fetch(f"SELECT 1 FROM glob({_glob(snapshot)}) LIMIT 1"):
+        return f"not all of its data files are below {snapshot.location}"
+    return None
+
+
+def refuse(catalog: Catalog, snapshot: Snapshot, reason: str) -> None:
+    """A view and a macro that say why they have no rows to show."""
+    if catalog.database == "duckdb":
+        text = f"table {snapshot.name!r} can be read by deltaduck, not by a view: {reason}"
+        rows = scan.empty_sql(snapshot.schema).removesuffix(" WHERE false") + f" WHERE error({literal(text)}) IS NULL"
+        catalog.execute(f"CREATE OR REPLACE VIEW {quote(snapshot.name)} AS {rows}")
+        catalog.execute(f"CREATE OR REPLACE MACRO {quote(snapshot.name + '_at')}(at_version) AS TABLE {rows}")
+
+
+def _glob(snapshot: Snapshot) -> str:
+    return literal(snapshot.location.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") + "/**/*.parquet")
 
 
 def rows_sql(snapshot: Snapshot, table_id: int, alive: str, has_files: bool) -> str:
     """A query of a table's rows over the catalog's own tables: DuckDB globs, and opens only the files that are asked for."""
     if not has_files:  # a glob that matches nothing is an error
         return scan.empty_sql(snapshot.schema)
-    glob = literal(snapshot.location.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") + "/**/*.parquet")
+    glob = _glob(snapshot)
     source = f"read_parquet({glob}, hive_partitioning=false, filename='dl_filename', schema={scan.schema_map(snapshot)})"
     values = [(i, f) for i, f in enumerate(snapshot.schema) if f.name in snapshot.partition_columns]
     live = ", ".join(

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from deltaduck.catalog import Catalog
-from deltaduck.errors import TableNotFoundError, VersionNotFoundError
+from deltaduck.errors import LogCorruptError, TableNotFoundError, VersionNotFoundError
 from deltaduck.predicate import Condition
 from deltaduck.protocol.features import Protocol, check_readable
 from deltaduck.protocol.schema import Struct, parse_schema
@@ -33,7 +33,8 @@ class Snapshot:
     latest: int
     uniform_since: int  # files added from here on have exactly `latest`'s schema
     has_files: bool
-    metadata_version: int
+    metadata_version: int  # the version whose metaData action is in force
+    protocol_version: int
     commit_ms: int  # when this version was committed
     metadata_id: str
     metadata_name: str | None
@@ -43,6 +44,11 @@ class Snapshot:
     configuration: Mapping[str, str] = field(hash=False)
     created_ms: int | None
     protocol: Protocol
+
+    @property
+    def is_mapped(self) -> bool:
+        """Have columns other names in the data files?"""
+        return self.configuration.get("delta.columnMapping.mode", "none") != "none"
 
 
 def load(catalog: Catalog, name: str, version: int | None = None) -> Snapshot:
@@ -74,15 +80,14 @@ def _definition(catalog: Catalog, table_id: int, metadata_version: int, protocol
     """What metadata and protocol say of a table; read from the catalog once."""
     key = (table_id, metadata_version, protocol_version)
     if (known := catalog.definitions.get(key)) is None:
-        ((mid, name, description, schema, partitions, config, created, reader, writer, reader_features, writer_features),) = (
-            catalog.rows("definition", table_id=table_id, metadata_version=metadata_version, protocol_version=protocol_version)
+        ((*metadata, reader, writer, reader_features, writer_features),) = catalog.rows(
+            "definition", table_id=table_id, metadata_version=metadata_version, protocol_version=protocol_version
         )
         known = Snapshot(
             table_id=table_id, name="", location="", version=-1, latest=-1, uniform_since=-1, has_files=False,
-            metadata_id=mid, metadata_name=name, description=description, schema=parse_schema(schema),
-            partition_columns=tuple(json.loads(partitions)), configuration=json.loads(config), created_ms=created,
-            metadata_version=metadata_version, commit_ms=-1,
-            protocol=Protocol(reader, writer, _features(reader_features), _features(writer_features)),
+            metadata_version=metadata_version, protocol_version=protocol_version, commit_ms=-1,
+            **parse_metadata(dict(zip(METADATA, metadata, strict=True))),
+            protocol=Protocol(reader, writer, parse_features(reader_features), parse_features(writer_features)),
         )  # fmt: skip
         if len(catalog.definitions) > MAX_DEFINITIONS:
             catalog.definitions.clear()
@@ -90,8 +95,29 @@ def _definition(catalog: Catalog, table_id: int, metadata_version: int, protocol
     return known
 
 
-def _features(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(json.loads(text))
+METADATA = ("id", "name", "description", "schema_string", "partition_columns", "configuration", "created_time")
+
+
+def parse_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of ``dl_metadata_updates`` as fields of a Snapshot. LogCorruptError for what cannot be read."""
+    if row["schema_string"] is None:
+        raise LogCorruptError("the metaData action has no schemaString")
+    try:
+        partitions = tuple(str(name) for name in json.loads(row["partition_columns"]))
+        configuration = {str(k): str(v) for k, v in json.loads(row["configuration"]).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as e:
+        raise LogCorruptError(f"the metaData action cannot be read: {e}") from e
+    schema = parse_schema(row["schema_string"])
+    if unknown := [name for name in partitions if schema.get(name) is None]:
+        raise LogCorruptError(f"the metaData action partitions by {unknown[0]!r}, which is no column of its schema")
+    return {
+        "metadata_id": row["id"], "metadata_name": row["name"], "description": row["description"], "schema": schema,
+        "partition_columns": partitions, "configuration": configuration, "created_ms": row["created_time"],
+    }  # fmt: skip
+
+
+def parse_features(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(str(name) for name in json.loads(text))
 
 
 def not_found(catalog: Catalog, name: str) -> TableNotFoundError:

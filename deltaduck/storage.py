@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +47,26 @@ def read(root: str, path: str) -> bytes | None:
             return Path(root, path).read_bytes()
         except FileNotFoundError:
             return None
+
+
+def read_all(root: str, paths: Sequence[str]) -> list[bytes]:
+    """The contents of files that are there. StorageError for one that is not."""
+    contents = []
+    for path in paths:
+        with _translated(root, path, "read"):
+            contents.append(Path(root, path).read_bytes())
+    return contents
+
+
+def list_log(root: str) -> dict[str, tuple[int, int]] | None:
+    """name → (size in bytes, modified in ms) of the files in ``_delta_log``; None when there is no such directory."""
+    with _translated(root, "_delta_log", "list"):
+        try:
+            with os.scandir(os.path.join(root, "_delta_log")) as entries:
+                stats = {e.name: e.stat() for e in entries if e.is_file()}
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return {name: (s.st_size, s.st_mtime_ns // 1_000_000) for name, s in stats.items()}
 
 
 def exists(root: str, path: str) -> bool:

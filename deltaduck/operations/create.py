@@ -46,7 +46,7 @@ def create(
     storage.make_root(place)
     after = Snapshot(
         table_id=-1, name=name, location=place, version=-1, latest=-1, uniform_since=NEVER_UNIFORM, has_files=False,
-        metadata_version=-1, commit_ms=-1,
+        metadata_version=-1, protocol_version=-1, commit_ms=-1,
         metadata_id=str(uuid.uuid4()), metadata_name=name, description=description, schema=schema,
         partition_columns=partition_columns, configuration=configuration, created_ms=None, protocol=protocol_for(schema),
     )  # fmt: skip

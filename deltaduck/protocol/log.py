@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 
+FOLDER = "_delta_log"
+
+
+def commit_name(version: int) -> str:
+    return f"{version:020d}.json"
+
+
 def commit_file(version: int) -> str:
-    return f"_delta_log/{version:020d}.json"
+    return f"{FOLDER}/{commit_name(version)}"
 
 
 def checkpoint_file(version: int) -> str:

@@ -105,3 +105,41 @@ VALUES (:table_id, :ordinal, :column_path, :delta_type, :is_partition);
 -- name: delete_skip_columns
 -- Before the index is defined anew.
 DELETE FROM dl_skip_columns WHERE table_id = :table_id;
+
+-- name: live_file_keys
+-- The live files of a table, and what makes each one.
+SELECT version, action_order, path, dv_id FROM dl_add_files WHERE table_id = :table_id AND removed_version IS NULL;
+
+-- name: checked_files
+-- Of the live files, what an import compares.
+SELECT path, dv_id, size, num_records, partition_values
+FROM dl_add_files WHERE table_id = :table_id AND removed_version IS NULL;
+
+-- name: end_files
+-- Files whose lives ended in commits that somebody else made. dl_staged_ends says where.
+UPDATE dl_add_files SET removed_version = (
+    SELECT e.removed_version FROM dl_staged_ends e
+    WHERE e.version = dl_add_files.version AND e.action_order = dl_add_files.action_order)
+WHERE table_id = :table_id AND (version, action_order) IN (SELECT version, action_order FROM dl_staged_ends);
+
+-- name: set_head
+-- What an import found of a table whose version it has advanced.
+UPDATE dl_tables SET commit_ms = :commit_ms, metadata_version = :metadata_version, protocol_version = :protocol_version,
+    uniform_since = :uniform_since, has_files = :has_files
+WHERE table_id = :table_id;
+
+-- name: live_id
+-- The live table of a name.
+SELECT table_id FROM dl_tables WHERE name_key = :name_key AND dropped_ms = 0;
+
+-- name: live_at
+-- The live table at a place.
+SELECT table_name FROM dl_tables WHERE location = :location AND dropped_ms = 0;
+
+-- name: has_deletion_vectors
+-- Has any version of a table a deletion vector?
+SELECT EXISTS (SELECT 1 FROM dl_add_files WHERE table_id = :table_id AND dv_id <> '');
+
+-- name: files_elsewhere
+-- How many files of a table are named by absolute paths.
+SELECT count(*) FROM dl_add_files WHERE table_id = :table_id AND (path LIKE '/%' OR path LIKE '%://%' OR path LIKE 'file:%');

@@ -23,10 +23,10 @@ WHERE table_id = :table_id AND version = :version;
 -- name: mirror_state
 -- One row per live table: how far the mirror is.
 SELECT t.table_name, t.version,
-       max(CASE WHEN s.status = 'SUCCESS' THEN s.version END),
+       max(CASE WHEN s.status IN ('SUCCESS', 'CHECKPOINT') THEN s.version END),
        count(CASE WHEN s.status = 'PENDING' THEN 1 END),
        count(CASE WHEN s.status = 'DIVERGED' THEN 1 END),
-       min(CASE WHEN s.status <> 'SUCCESS' THEN v.commit_ms END),
+       min(CASE WHEN s.status IN ('PENDING', 'DIVERGED') THEN v.commit_ms END),
        max(s.last_error)
 FROM dl_tables t
 JOIN dl_mirror_status s ON s.table_id = t.table_id

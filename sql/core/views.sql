@@ -60,9 +60,9 @@ WINDOW w AS (PARTITION BY c.table_id ORDER BY c.version);
 -- name: view_dl_mirror_lag
 -- Per live table: the newest published version, how many wait, and since when.
 CREATE VIEW dl_mirror_lag AS
-SELECT t.table_name, t.version, max(CASE WHEN s.status = 'SUCCESS' THEN s.version END) AS published_version,
-       count(CASE WHEN s.status <> 'SUCCESS' THEN 1 END) AS versions_behind,
-       min(CASE WHEN s.status <> 'SUCCESS' THEN v.commit_ms END) AS behind_since_ms
+SELECT t.table_name, t.version, max(CASE WHEN s.status IN ('SUCCESS', 'CHECKPOINT') THEN s.version END) AS published_version,
+       count(CASE WHEN s.status IN ('PENDING', 'DIVERGED') THEN 1 END) AS versions_behind,
+       min(CASE WHEN s.status IN ('PENDING', 'DIVERGED') THEN v.commit_ms END) AS behind_since_ms
 FROM dl_tables t
 JOIN dl_mirror_status s ON s.table_id = t.table_id
 JOIN dl_table_versions v ON v.table_id = s.table_id AND v.version = s.version

@@ -156,11 +156,20 @@ CREATE TABLE dl_cdc_files (
     extra            TEXT
 );
 
+-- Actions of imported logs that the protocol does not know, or that stand twice in a commit: kept word for word.
+CREATE TABLE dl_other_actions (
+    table_id     BIGINT NOT NULL,
+    version      BIGINT NOT NULL,
+    action_order BIGINT NOT NULL,
+    action_name  TEXT   NOT NULL,
+    action       TEXT   NOT NULL              -- JSON
+);
+
 -- The outbox: written in the commit's own transaction, taken up by the publisher in version order.
 CREATE TABLE dl_mirror_status (
     table_id      BIGINT  NOT NULL,
     version       BIGINT  NOT NULL,
-    status        TEXT    NOT NULL,           -- PENDING, SUCCESS, DIVERGED
+    status        TEXT    NOT NULL,           -- PENDING, SUCCESS, DIVERGED; CHECKPOINT: imported, its own commit is unknown
     is_checkpoint BOOLEAN NOT NULL,           -- a checkpoint of this version is due with it
     attempts      BIGINT  NOT NULL,
     last_error    TEXT,
