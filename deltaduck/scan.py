@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from deltaduck import deletions
 from deltaduck.protocol import partitions
-from deltaduck.protocol.schema import Struct, literal, quote, to_duckdb
+from deltaduck.protocol.schema import Array, DataType, Map, Struct, literal, physical, quote, to_duckdb
 from deltaduck.snapshot import Snapshot
 
 
@@ -28,9 +29,12 @@ def scan_sql(connection: Any, snapshot: Snapshot, files: pa.Table, extra: str = 
         if f.name in values:
             value = partitions.deserialize(f"({values[f.name]})[CAST(file_index AS BIGINT) + 1]", f.type)
         else:
-            value = quote(column_alias(snapshot.schema, i))
+            value = logical(quote(column_alias(snapshot.schema, i)), f.type)
         select.append(f"{value} AS {quote(f.name)}")
     source = read_parquet(paths, snapshot, uniform=is_uniform(snapshot, files))
+    if (deleted := deletions.of(snapshot.location, files)) is not None:
+        gone = f"(SELECT dl_file, dl_row FROM read_parquet({literal(deleted)})) dl_deleted"
+        source += f" ANTI JOIN {gone} ON file_index = dl_file AND file_row_number = dl_row"
     return f"SELECT {', '.join([*select, extra] if extra else select)} FROM {source}"
 
 
@@ -87,11 +91,27 @@ def schema_map(snapshot: Snapshot) -> str:
     """The data columns by name: DuckDB casts where a file differs, and answers NULL where it lacks one."""
     entries = [
         f"{literal(f.physical_name)}: {{name: {literal(column_alias(snapshot.schema, i))}, "
-        f"type: {literal(to_duckdb(f.type))}, default_value: NULL}}"
+        f"type: {literal(to_duckdb(physical(f.type)))}, default_value: NULL}}"
         for i, f in enumerate(snapshot.schema)
         if f.name not in snapshot.partition_columns
     ]
     return "MAP {" + ", ".join(entries) + "}"
+
+
+def logical(value: str, type_: DataType) -> str:
+    """SQL: a value whose structs have the names of the data files, with the names of the schema."""
+    if physical(type_) == type_:
+        return value
+    match type_:
+        case Struct(fields):
+            members = (f"{quote(f.name)} := {logical(f'{value}.{quote(f.physical_name)}', f.type)}" for f in fields)
+            return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(members)}) END"
+        case Array(element, _):
+            return f"list_transform({value}, lambda e: {logical('e', element)})"
+        case Map(key, element, _):
+            entry = f"struct_pack(k := {logical('e.key', key)}, v := {logical('e.value', element)})"
+            return f"map_from_entries(list_transform(map_entries({value}), lambda e: {entry}))"
+    return value
 
 
 def is_uniform(snapshot: Snapshot, files: pa.Table) -> bool:

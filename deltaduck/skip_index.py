@@ -67,8 +67,9 @@ def _record(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> N
 
 def values_sql(columns: Sequence[SkipColumn], source: str, keep: str) -> str:
     """SQL: `keep` and the index columns, over a FROM item with stats, partition_values and exact_max."""
+    items = ", ".join([keep, 's."numRecords" AS num_records', *stats.skip_row(columns)])
     return (
-        f'SELECT {keep}, s."numRecords" AS num_records, {stats.skip_row(columns)} FROM ('
+        f"SELECT {items} FROM ("
         f"SELECT *, from_json(stats, {literal(stats.stats_structure(columns))}) AS s, "
         f"from_json(partition_values, {literal(stats.partition_structure(columns))}) AS p FROM {source})"
     )

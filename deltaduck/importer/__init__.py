@@ -271,8 +271,10 @@ def _differences(scratch: Any, ours: pa.Table) -> list[str]:
     cursor = scratch.cursor()
     cursor.register("dl_ours", ours)
     cursor.execute(f"CREATE TEMP TABLE dl_theirs AS {replay.sql('replay_live_files')}")
-    ((missing, extra, example),) = cursor.execute(replay.sql("replay_difference")).fetchall()
-    return [f"files ({missing} missing and {extra} too many, {example!r} for one)"] if missing or extra else []
+    ((missing, extra, other, example),) = cursor.execute(replay.sql("replay_difference")).fetchall()
+    if not (missing or extra or other):
+        return []
+    return [f"files ({missing} are missing, {extra} too many and {other} described otherwise; {example!r} for one)"]
 
 
 def _protocol(row: Mapping[str, Any]) -> Protocol:

@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from deltaduck.errors import UnsupportedFeatureError
 from deltaduck.protocol.schema import Struct, uses
 
-READER_FEATURES = frozenset({"timestampNtz"})
-WRITER_FEATURES = READER_FEATURES | {"appendOnly", "invariants"}
+READER_FEATURES = frozenset(
+    {
+        "columnMapping", "deletionVectors", "timestampNtz", "typeWidening", "typeWidening-preview", "v2Checkpoint",
+        "vacuumProtocolCheck", "variantType", "variantType-preview", "variantShredding", "variantShredding-preview",
+    }
+)  # fmt: skip
+WRITER_FEATURES = frozenset({"timestampNtz", "appendOnly", "invariants"})
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,6 @@ def check_readable(protocol: Protocol, table: str) -> None:
             f"table {table!r} needs reader version {protocol.min_reader_version}; 3 is the newest known"
         )
     _refuse(table, "reading", protocol.reader_features or (), READER_FEATURES)
-    if protocol.min_reader_version == 2:
-        raise UnsupportedFeatureError(f"table {table!r} uses column mapping (reader version 2), which cannot be read yet")
 
 
 def check_writable(protocol: Protocol, table: str) -> None:

@@ -267,6 +267,18 @@ def check_names(schema: Struct) -> None:
             check_names(f.type)
 
 
+def physical(type_: DataType) -> DataType:
+    """The type with the names of the data files."""
+    match type_:
+        case Struct(fields):
+            return Struct(tuple(Field(f.physical_name, physical(f.type), f.nullable) for f in fields))
+        case Array(element, contains_null):
+            return Array(physical(element), contains_null)
+        case Map(key, value, contains_null):
+            return Map(physical(key), physical(value), contains_null)
+    return type_
+
+
 def uses(type_: DataType, primitive: str) -> bool:
     """Does the type hold that primitive anywhere?"""
     match type_:

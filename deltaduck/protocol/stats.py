@@ -226,9 +226,9 @@ def partition_index_value(text: str | None, type_: str) -> Any:
 # --- the skip index, derived from the log's JSON
 
 
-def skip_row(columns: Sequence[SkipColumn]) -> str:
-    """SQL: the select list of the skip index's columns, over `s` (stats as struct) and `p` (partition values as struct)."""
-    return ", ".join(f"{sql} AS {name}" for c in columns for name, sql in _index_values(c)) or "NULL"
+def skip_row(columns: Sequence[SkipColumn]) -> list[str]:
+    """SQL: the select items of the skip index's columns, over `s` (stats as struct) and `p` (partition values as struct)."""
+    return [f"{sql} AS {name}" for c in columns for name, sql in _index_values(c)]
 
 
 def _index_values(c: SkipColumn) -> list[tuple[str, str]]:

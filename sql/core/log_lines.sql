@@ -23,7 +23,7 @@ SELECT table_id, version, action_order,
     || coalesce(',"name":' || json_quote(name), '')
     || coalesce(',"description":' || json_quote(description), '')
     || ',"format":{"provider":' || json_quote(format_provider) || ',"options":' || format_options || '}'
-    || ',"schemaString":' || json_quote(schema_string)
+    || coalesce(',"schemaString":' || json_quote(schema_string), '')
     || ',"partitionColumns":' || partition_columns
     || coalesce(',"createdTime":' || created_time, '')
     || ',"configuration":' || configuration

@@ -42,12 +42,13 @@ FROM (SELECT version, action_order, trim(line, ' ' || chr(9) || chr(13)) AS line
 WHERE line <> '';
 
 -- name: replay_bad_line
--- The first line that is not one action.
-SELECT version, action_order + 1, left(line, 60) FROM dl_split WHERE kinds IS NULL OR len(kinds) <> 1 ORDER BY ALL LIMIT 1;
+-- The first line that is no action.
+SELECT version, action_order + 1, left(line, 60) FROM dl_split WHERE coalesce(len(kinds), 0) = 0 ORDER BY ALL LIMIT 1;
 
 -- name: replay_keep
 -- What was split.
-INSERT INTO dl_line SELECT version, action_order, kinds[1], line -> dl_member(kinds[1]) FROM dl_split;
+INSERT INTO dl_line SELECT version, action_order, kind, line -> dl_member(kind)
+FROM (SELECT version, action_order, line, unnest(kinds) AS kind FROM dl_split);
 
 -- name: replay_files
 -- add and remove actions, and the files of a table that lived before (dl_before). A file's life ends at the next action on it.
@@ -186,7 +187,7 @@ FROM (SELECT c.version, c.modified_ms, l.action_order, l.body, l.i,
 
 -- name: replay_live_files
 -- The live files by another way than intervals: the last word on each. To compare with what the catalog says.
-SELECT path, dv_id, "size", dl_ordered(partition_values) AS partition_values,
+SELECT path, dv_id, "size", partition_values,
     TRY_CAST(TRY_CAST(stats AS JSON) ->> '$.numRecords' AS BIGINT) AS num_records
 FROM dl_file
 QUALIFY kind = 'add' AND row_number() OVER (PARTITION BY file_key ORDER BY version DESC, action_order DESC) = 1;
@@ -196,8 +197,10 @@ QUALIFY kind = 'add' AND row_number() OVER (PARTITION BY file_key ORDER BY versi
 SELECT count(*), CAST(coalesce(sum("size"), 0) AS BIGINT) FROM dl_file WHERE kind = 'add' AND removed_version IS NULL;
 
 -- name: replay_difference
--- How many files of dl_theirs are not in dl_ours, and the other way round; one of them.
-WITH ours AS (SELECT path, dv_id, "size", dl_ordered(partition_values), num_records FROM dl_ours),
-     missing AS (FROM dl_theirs EXCEPT ALL FROM ours), extra AS (FROM ours EXCEPT ALL FROM dl_theirs)
-SELECT (SELECT count(*) FROM missing), (SELECT count(*) FROM extra),
-       coalesce((SELECT min(path) FROM missing), (SELECT min(path) FROM extra));
+-- How many files of dl_theirs are not in dl_ours, the other way round, and are other than there; one of them.
+SELECT count(*) FILTER (o.file_key IS NULL), count(*) FILTER (t.file_key IS NULL),
+       count(*) FILTER (o.file_key IS NOT NULL AND t.file_key IS NOT NULL), min(coalesce(o.path, t.path))
+FROM (SELECT *, dl_file_key(path, dv_id) AS file_key FROM dl_ours) o
+FULL JOIN (SELECT *, dl_file_key(path, dv_id) AS file_key FROM dl_theirs) t USING (file_key)
+WHERE o.file_key IS NULL OR t.file_key IS NULL OR o."size" <> t."size" OR o.num_records <> t.num_records
+   OR dl_ordered(o.partition_values) <> dl_ordered(t.partition_values);

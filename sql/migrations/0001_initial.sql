@@ -106,7 +106,7 @@ CREATE TABLE dl_metadata_updates (
     description       TEXT,
     format_provider   TEXT NOT NULL,
     format_options    TEXT NOT NULL,
-    schema_string     TEXT NOT NULL,
+    schema_string     TEXT,                   -- NULL only where an imported log has none
     partition_columns TEXT NOT NULL,
     created_time      BIGINT,
     configuration     TEXT NOT NULL,

@@ -1,0 +1,100 @@
+"""Deletion vectors: which rows of a data file are gone.
+
+Protocol: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#deletion-vector-format
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap64
+
+from deltaduck.errors import LogCorruptError
+
+MAGIC = 1681511377
+MOST_ROWS = 2**31
+_Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+_DIGITS = np.full(256, 255, np.uint8)
+_DIGITS[np.frombuffer(_Z85, np.uint8)] = np.arange(85)
+
+
+@dataclass(frozen=True)
+class DeletionVector:
+    """A ``deletionVector`` descriptor of an add or remove action."""
+
+    storage_type: str  # "u": file below the table, "p": absolute path, "i": inline
+    path_or_inline: str
+    offset: int | None
+    size_in_bytes: int
+    cardinality: int
+
+    @property
+    def path(self) -> str | None:
+        """The file that holds it, relative to the table unless absolute; None when it is inline."""
+        match self.storage_type:
+            case "i":
+                return None
+            case "p":
+                return self.path_or_inline
+            case "u" if len(self.path_or_inline) >= 20:
+                prefix, name = self.path_or_inline[:-20], uuid.UUID(bytes=z85_decode(self.path_or_inline[-20:]))
+                return f"{prefix}/deletion_vector_{name}.bin" if prefix else f"deletion_vector_{name}.bin"
+        raise LogCorruptError(f"a deletion vector is stored as {self.storage_type!r}, at {self.path_or_inline[:60]!r}")
+
+    def rows(self, file: bytes | None) -> npt.NDArray[np.uint64]:
+        """The deleted rows' numbers, rising, counted from 0. file: the content of the file at `path`."""
+        if file is None:
+            data = z85_decode(self.path_or_inline)[: self.size_in_bytes]
+        else:
+            start = self.offset or 0
+            if start < 0 or start + 8 + self.size_in_bytes > len(file) or self.size_in_bytes < 0:
+                raise LogCorruptError(f"the deletion vector at byte {start} of {self.path} is cut off")
+            (size,) = struct.unpack_from(">I", file, start)
+            data = file[start + 4 : start + 4 + size]
+            (checksum,) = struct.unpack_from(">I", file, start + 4 + self.size_in_bytes)
+            if size != self.size_in_bytes or zlib.crc32(data) != checksum:
+                raise LogCorruptError(f"the deletion vector at byte {start} of {self.path} is damaged: its checksum differs")
+        bitmap = _bitmap(data)
+        if len(bitmap) != self.cardinality or self.cardinality > MOST_ROWS:  # a few bytes may stand for more than memory holds
+            raise LogCorruptError(f"a deletion vector holds {len(bitmap)} rows, and the log says {self.cardinality}")
+        return np.frombuffer(bitmap.to_array(), np.uint64)
+
+
+def z85_decode(text: str) -> bytes:
+    """ZeroMQ's base 85: five characters to four bytes, big-endian. LogCorruptError for other text."""
+    digits = _DIGITS[np.frombuffer(text.encode("latin-1", "replace"), np.uint8)].astype(np.uint64)
+    if len(digits) % 5 or (digits == 255).any():
+        raise LogCorruptError(f"{text[:60]!r} is not base 85")
+    words = digits.reshape(-1, 5) @ np.array([85**4, 85**3, 85**2, 85, 1], np.uint64)
+    if (words >= 2**32).any():
+        raise LogCorruptError(f"{text[:60]!r} is not base 85")
+    return words.astype(">u4").tobytes()
+
+
+def z85_encode(data: bytes) -> str:
+    """The text of bytes; their number is a multiple of four."""
+    words = np.frombuffer(data, ">u4").astype(np.uint64)
+    digits = words[:, None] // np.array([85**4, 85**3, 85**2, 85, 1], np.uint64) % np.uint64(85)
+    return np.frombuffer(_Z85, np.uint8)[digits.astype(np.intp)].tobytes().decode()
+
+
+def _bitmap(data: bytes) -> BitMap64:
+    """A serialized bitmap: the magic number, and a portable 64-bit Roaring bitmap."""
+    if len(data) < 12 or struct.unpack_from("<I", data)[0] != MAGIC:
+        raise LogCorruptError("a deletion vector does not begin with its magic number")
+    try:
+        return BitMap64.deserialize(data[4:])
+    except (ValueError, MemoryError) as e:
+        raise LogCorruptError(f"a deletion vector is no Roaring bitmap: {e}") from e
+
+
+def serialize(rows: npt.NDArray[np.uint64]) -> bytes:
+    """The bitmap of row numbers, as it stands in a file between its size and its checksum."""
+    bitmap = BitMap64(rows)
+    bitmap.run_optimize()
+    return struct.pack("<I", MAGIC) + bytes(bitmap.serialize())
