@@ -15,7 +15,7 @@ from deltaduck.catalog import Catalog
 from deltaduck.errors import LogCorruptError, TableNotFoundError, VersionNotFoundError
 from deltaduck.predicate import Condition
 from deltaduck.protocol.features import Protocol, check_readable
-from deltaduck.protocol.schema import Struct, parse_schema
+from deltaduck.protocol.schema import Struct, check_type_changes, parse_schema, unmapped
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.protocol.stats import skip_columns as wanted_skip_columns
 
@@ -108,6 +108,9 @@ def parse_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, TypeError, AttributeError, RecursionError) as e:
         raise LogCorruptError(f"the metaData action cannot be read: {e}") from e
     schema = parse_schema(row["schema_string"])
+    check_type_changes(schema)
+    if configuration.get("delta.columnMapping.mode", "none") == "none":
+        schema = Struct(unmapped(schema).fields)  # type: ignore[union-attr]
     if unknown := [name for name in partitions if schema.get(name) is None]:
         raise LogCorruptError(f"the metaData action partitions by {unknown[0]!r}, which is no column of its schema")
     return {

@@ -5,10 +5,12 @@ Protocol: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#deletion-vec
 
 from __future__ import annotations
 
+import re
 import struct
 import uuid
 import zlib
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +42,7 @@ class DeletionVector:
             case "i":
                 return None
             case "p":
-                return self.path_or_inline
+                return re.sub("^file:/+", "/", unquote(self.path_or_inline))
             case "u" if len(self.path_or_inline) >= 20:
                 prefix, name = self.path_or_inline[:-20], uuid.UUID(bytes=z85_decode(self.path_or_inline[-20:]))
                 return f"{prefix}/deletion_vector_{name}.bin" if prefix else f"deletion_vector_{name}.bin"

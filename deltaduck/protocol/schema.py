@@ -14,7 +14,7 @@ from typing import Any, Union
 
 import pyarrow as pa
 
-from deltaduck.errors import LogCorruptError, SchemaMismatchError
+from deltaduck.errors import LogCorruptError, SchemaMismatchError, UnsupportedFeatureError
 
 DataType = Union[str, "Struct", "Array", "Map"]
 
@@ -71,7 +71,7 @@ class Map:
 _DUCKDB = {
     "string": "VARCHAR", "long": "BIGINT", "integer": "INTEGER", "short": "SMALLINT", "byte": "TINYINT",
     "float": "FLOAT", "double": "DOUBLE", "boolean": "BOOLEAN", "binary": "BLOB", "date": "DATE",
-    "timestamp": "TIMESTAMP WITH TIME ZONE", "timestamp_ntz": "TIMESTAMP",
+    "timestamp": "TIMESTAMP WITH TIME ZONE", "timestamp_ntz": "TIMESTAMP", "void": '"NULL"',
 }  # fmt: skip
 
 # DuckDB type ids (DuckDBPyType.id) to Delta; types that Delta lacks go to the narrowest that holds them.
@@ -87,7 +87,7 @@ _FROM_DUCKDB = {
 _ARROW: dict[str, pa.DataType] = {
     "string": pa.string(), "long": pa.int64(), "integer": pa.int32(), "short": pa.int16(), "byte": pa.int8(),
     "float": pa.float32(), "double": pa.float64(), "boolean": pa.bool_(), "binary": pa.binary(),
-    "date": pa.date32(), "timestamp": pa.timestamp("us", tz="UTC"), "timestamp_ntz": pa.timestamp("us"),
+    "date": pa.date32(), "timestamp": pa.timestamp("us", tz="UTC"), "timestamp_ntz": pa.timestamp("us"), "void": pa.null(),
 }  # fmt: skip
 
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*,\s*(-?\d+)\s*\)")
@@ -185,6 +185,8 @@ def to_duckdb(type_: DataType) -> str:
             return f"MAP({to_duckdb(key)}, {to_duckdb(value)})"
     if decimal := decimal_of(type_):
         return f"DECIMAL({decimal[0]},{decimal[1]})"
+    if type_ == "variant":
+        raise UnsupportedFeatureError("the table has a column of type variant, which deltaduck cannot read")
     try:
         return _DUCKDB[type_]
     except KeyError:
@@ -289,6 +291,57 @@ def uses(type_: DataType, primitive: str) -> bool:
         case Map(key, value, _):
             return uses(key, primitive) or uses(value, primitive)
     return type_ == primitive
+
+
+def unmapped(type_: DataType) -> DataType:
+    """The type of a table without column mapping: names that a former mapping left behind mean nothing."""
+    match type_:
+        case Struct(fields):
+            keys = ("delta.columnMapping.physicalName", "delta.columnMapping.id")
+            return Struct(
+                tuple(
+                    Field(f.name, unmapped(f.type), f.nullable, {k: v for k, v in f.metadata.items() if k not in keys})
+                    for f in fields
+                )
+            )
+        case Array(element, contains_null):
+            return Array(unmapped(element), contains_null)
+        case Map(key, value, contains_null):
+            return Map(unmapped(key), unmapped(value), contains_null)
+    return type_
+
+
+_WHOLE = ("byte", "short", "integer", "long")
+
+
+def widens(old: str, new: str) -> bool:
+    """May a column's type change so, for readers? https://github.com/delta-io/delta/blob/master/PROTOCOL.md#type-widening"""
+    if old in _WHOLE and new in _WHOLE:
+        return _WHOLE.index(old) <= _WHOLE.index(new)
+    to = decimal_of(new)
+    if to is not None:
+        have = (10 if old != "long" else 20, 0) if old in _WHOLE else decimal_of(old)
+        return have is not None and to[1] >= have[1] and to[0] - to[1] >= have[0] - have[1]
+    return (old, new) in (("float", "double"), ("date", "timestamp_ntz")) or (new == "double" and old in _WHOLE[:3])
+
+
+def check_type_changes(type_: DataType) -> None:
+    """UnsupportedFeatureError when a column had a type that no reader may take for its present one."""
+    match type_:
+        case Struct(fields):
+            for f in fields:
+                check_type_changes(f.type)
+                for change in f.metadata.get("delta.typeChanges") or ():
+                    if not widens(str(change.get("fromType")), str(change.get("toType"))):
+                        raise UnsupportedFeatureError(
+                            f"column {f.name!r} changed from {change.get('fromType')} to {change.get('toType')}, which is no "
+                            "widening that the protocol knows"
+                        )
+        case Array(element, _):
+            check_type_changes(element)
+        case Map(key, value, _):
+            check_type_changes(key)
+            check_type_changes(value)
 
 
 def leaves(schema: Struct, parents: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], DataType]]:

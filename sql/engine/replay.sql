@@ -3,11 +3,9 @@
 
 -- name: replay_extra
 -- The members of an action that the catalog has no column for, as JSON; NULL without any.
-CREATE MACRO dl_extra(body, known) AS (
-    SELECT CASE WHEN len(keys) > 0 THEN
-        '{' || array_to_string(list_transform(keys, lambda k: to_json(k) || ':' || (body -> dl_member(k))), ',') || '}' END
-    FROM (SELECT list_filter(json_keys(body), lambda k:
-                 NOT list_contains(known, k) AND json_type(body, dl_member(k)) <> 'NULL') AS keys));
+CREATE MACRO dl_extra(body, known) AS nullif('{' || array_to_string(list_transform(
+    list_filter(json_keys(body), lambda k: NOT list_contains(known, k) AND json_type(body, dl_member(k)) <> 'NULL'),
+    lambda k: to_json(k) || ':' || json_extract(body, dl_member(k))), ',') || '}', '{}');
 
 -- name: replay_member
 -- The JSON path of a member.
@@ -15,7 +13,7 @@ CREATE MACRO dl_member(key) AS '$."' || replace(replace(key, '\', '\\'), '"', '\
 
 -- name: replay_file_key
 -- What makes two actions speak of one file: the place, however it is encoded, and the deletion vector.
-CREATE MACRO dl_file_key(path, dv_id) AS coalesce(TRY(url_decode(path)), path) || chr(0) || dv_id;
+CREATE MACRO dl_file_key(path, dv_id) AS regexp_replace(coalesce(TRY(url_decode(path)), path), '^file:/+', '/') || chr(0) || dv_id;
 
 -- name: replay_dv_id
 -- A deletion vector's uniqueId, '' without one.
