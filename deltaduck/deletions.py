@@ -36,27 +36,44 @@ def of(location: str, files: pa.Table) -> str | None:
     places = np.flatnonzero(pc.is_valid(files["dv_storage_type"]).to_numpy(zero_copy_only=False))
     if not len(places):
         return None
-    rows = files.take(places).select(["dv_id", *COLUMNS]).to_pylist()
-    key = location, tuple(zip(places.tolist(), (row["dv_id"] for row in rows), strict=True))
+    key = location, tuple(zip(places.tolist(), files["dv_id"].take(places).to_pylist(), strict=True))
     if key not in _known:
-        contents: dict[str, bytes] = {}
-        found = [_rows(location, row, contents) for row in rows]
-        counts = [len(numbers) for numbers in found]
-        table = pa.table(
-            {"dl_file": np.repeat(places.astype(np.uint64), counts), "dl_row": np.concatenate(found).astype(np.int64)},
-        )
-        name = f"{_directory()}/{uuid.uuid4().hex}.parquet"
-        pq.write_table(table, name)
         if len(_known) >= KEPT:
             _known.clear()
-        _known[key] = name
+        _known[key] = _write(places, vectors(location, files.take(places)))
     return _known[key]
 
 
-COLUMNS = ("dv_storage_type", "dv_path_or_inline_dv", "dv_offset", "dv_size_in_bytes", "dv_cardinality")
+def between(location: str, before: pa.Table, after: pa.Table) -> str:
+    """The same, of the rows that files hide in `after` and did not hide in `before`: the same files in the same order."""
+    pairs = zip(vectors(location, before), vectors(location, after), strict=True)
+    return _write(np.arange(before.num_rows), [np.setdiff1d(new, old, assume_unique=True) for old, new in pairs])
+
+
+def vectors(location: str, files: pa.Table) -> list[Any]:
+    """The deleted rows of each file, as arrays."""
+    contents: dict[str, bytes] = {}
+    return [_rows(location, row, contents) for row in files.select(COLUMNS).to_pylist()]
+
+
+def _write(places: Any, rows: list[Any]) -> str:
+    table = pa.table(
+        {
+            "dl_file": np.repeat(places.astype(np.uint64), [len(numbers) for numbers in rows]),
+            "dl_row": np.concatenate(rows).astype(np.int64),
+        }
+    )
+    name = f"{_directory()}/{uuid.uuid4().hex}.parquet"
+    pq.write_table(table, name)
+    return name
+
+
+COLUMNS = ["dv_storage_type", "dv_path_or_inline_dv", "dv_offset", "dv_size_in_bytes", "dv_cardinality"]
 
 
 def _rows(location: str, row: Mapping[str, Any], contents: dict[str, bytes]) -> Any:
+    if row["dv_storage_type"] is None:
+        return np.empty(0, np.uint64)
     vector = DeletionVector(*(row[name] for name in COLUMNS))
     path = vector.path
     if path is None:

@@ -19,7 +19,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from deltaduck import commit as commits
-from deltaduck import frames, importer, parquet, storage, uris
+from deltaduck import change_feed, frames, importer, parquet, storage, uris
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
@@ -244,6 +244,14 @@ class Lake:
 
     def visible(self, snapshot: Snapshot, condition: Condition | None = None) -> pa.Table:
         return snapshots.files(self.catalog, snapshot, condition)
+
+    def changes_sql(self, name: str, first: int | None, last: int | None) -> str:
+        """A query for the change data feed of a table."""
+        with self.at_one_point():
+            snapshot = self.snapshot(name, last)
+            if first is None:
+                ((first,),) = self.catalog.rows("oldest_commit", table_id=snapshot.table_id)
+            return change_feed.changes_sql(self.con.cursor(), self.catalog, snapshot, first)
 
     def compile(self, snapshot: Snapshot, where: exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
         if where is None:

@@ -6,6 +6,7 @@ come from the table's schema: a file that lacks a column answers NULL.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -16,13 +17,18 @@ from deltaduck.protocol.schema import Array, DataType, Map, Struct, literal, phy
 from deltaduck.snapshot import Snapshot
 
 
-def scan_sql(connection: Any, snapshot: Snapshot, files: pa.Table, extra: str = "") -> str:
-    """A query for the rows of `files`.
+def scan_sql(
+    connection: Any, snapshot: Snapshot, files: pa.Table, extra: str = "", *, only: str | None = None,
+    stored: Mapping[str, str] | None = None,
+) -> str:  # fmt: skip
+    """A query for the rows of `files` that no deletion vector hides.
 
-    extra: one further select item, over file_index (0-based, in the order of `files`), file_row_number and filename.
+    extra: further select items, over file_index (0-based, in the order of `files`), file_row_number and filename.
+    only: a file of rows as `deletions` writes them, to which the result is limited, whatever the vectors say.
+    stored: name → DuckDB type of columns that the files hold beside the table's, for `extra`.
     """
     if files.num_rows == 0:
-        return empty_sql(snapshot.schema, extra)
+        return empty_sql(snapshot.schema, {item.rsplit(" AS ", 1)[-1]: "BIGINT" for item in [extra] if item})
     paths, values = _lists(connection, snapshot, files)
     select = []
     for i, f in enumerate(snapshot.schema):
@@ -31,19 +37,17 @@ def scan_sql(connection: Any, snapshot: Snapshot, files: pa.Table, extra: str = 
         else:
             value = logical(quote(column_alias(snapshot.schema, i)), f.type)
         select.append(f"{value} AS {quote(f.name)}")
-    source = read_parquet(paths, snapshot, uniform=is_uniform(snapshot, files))
-    if (deleted := deletions.of(snapshot.location, files)) is not None:
-        gone = f"(SELECT dl_file, dl_row FROM read_parquet({literal(deleted)})) dl_deleted"
-        source += f" ANTI JOIN {gone} ON file_index = dl_file AND file_row_number = dl_row"
+    source = read_parquet(paths, snapshot, uniform=is_uniform(snapshot, files) and not stored, stored=stored or {})
+    if (rows := only or deletions.of(snapshot.location, files)) is not None:
+        listed = f"(SELECT dl_file, dl_row FROM read_parquet({literal(rows)})) dl_listed"
+        source += f" {'SEMI' if only else 'ANTI'} JOIN {listed} ON file_index = dl_file AND file_row_number = dl_row"
     return f"SELECT {', '.join([*select, extra] if extra else select)} FROM {source}"
 
 
-def empty_sql(schema: Struct, extra: str = "") -> str:
-    """A query of the schema's columns without rows."""
-    items = [f"CAST(NULL AS {to_duckdb(f.type)}) AS {quote(f.name)}" for f in schema]
-    if extra:
-        items.append(f"CAST(NULL AS BIGINT) AS {extra.rsplit(' AS ', 1)[-1]}")
-    return f"SELECT {', '.join(items)} WHERE false"
+def empty_sql(schema: Struct, types: Mapping[str, str] | None = None) -> str:
+    """A query of the schema's columns, and of further ones by name and DuckDB type, without rows."""
+    wanted = {quote(f.name): to_duckdb(f.type) for f in schema} | dict(types or {})
+    return f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {name}' for name, kind in wanted.items())} WHERE false"
 
 
 def _lists(connection: Any, snapshot: Snapshot, files: pa.Table) -> tuple[str, dict[str, str]]:
@@ -70,11 +74,11 @@ def partition_value(column: str) -> str:
     return f"from_json(partition_values, '\"MAP(VARCHAR,VARCHAR)\"')[{literal(column)}]"
 
 
-def read_parquet(paths: str, snapshot: Snapshot, *, uniform: bool) -> str:
+def read_parquet(paths: str, snapshot: Snapshot, *, uniform: bool, stored: Mapping[str, str]) -> str:
     """The table function call that reads the data columns of `paths`."""
     if uniform and not _shadows(snapshot.schema):  # the files' own schema is the table's: nothing to map, and no cost of mapping
         return f"read_parquet({paths}, hive_partitioning=false)"
-    return f"read_parquet({paths}, hive_partitioning=false, schema={schema_map(snapshot)})"
+    return f"read_parquet({paths}, hive_partitioning=false, schema={schema_map(snapshot, stored)})"
 
 
 def _shadows(schema: Struct) -> bool:
@@ -87,7 +91,7 @@ def column_alias(schema: Struct, position: int) -> str:
     return f"dl_column_{position}" if _shadows(schema) else schema.fields[position].physical_name
 
 
-def schema_map(snapshot: Snapshot) -> str:
+def schema_map(snapshot: Snapshot, stored: Mapping[str, str] | None = None) -> str:
     """The data columns by name: DuckDB casts where a file differs, and answers NULL where it lacks one."""
     entries = [
         f"{literal(f.physical_name)}: {{name: {literal(column_alias(snapshot.schema, i))}, "
@@ -95,6 +99,7 @@ def schema_map(snapshot: Snapshot) -> str:
         for i, f in enumerate(snapshot.schema)
         if f.name not in snapshot.partition_columns
     ]
+    entries += [f"{literal(n)}: {{name: {literal(n)}, type: {literal(t)}, default_value: NULL}}" for n, t in (stored or {}).items()]
     return "MAP {" + ", ".join(entries) + "}"
 
 

@@ -144,6 +144,15 @@ def version_at(catalog: Catalog, name: str, timestamp: dt.datetime | dt.date | s
     return int(version)
 
 
+def version_from(catalog: Catalog, name: str, timestamp: dt.datetime | dt.date | str) -> int:
+    """The oldest version committed at or after a time."""
+    at_ms = to_ms(timestamp)
+    ((version,),) = catalog.rows("version_from", name_key=name.lower(), at_ms=at_ms)
+    if version is None:
+        raise VersionNotFoundError(f"table {name!r} has no version committed at {from_ms(at_ms)} or later")
+    return int(version)
+
+
 def to_ms(timestamp: dt.datetime | dt.date | str) -> int:
     """Milliseconds since the epoch, rounded down; VersionNotFoundError for text that is no time."""
     if isinstance(timestamp, str):

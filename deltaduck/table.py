@@ -109,6 +109,26 @@ class DeltaTable:
 
         return polars.from_arrow(self.to_arrow(columns, filter))
 
+    def changes(
+        self,
+        from_version: int | None = None,
+        to_version: int | None = None,
+        *,
+        from_timestamp: dt.datetime | dt.date | str | None = None,
+        to_timestamp: dt.datetime | dt.date | str | None = None,
+    ) -> Any:
+        """The rows that came and went from one version to another, both included, as a DuckDB relation.
+
+        Columns: the table's, _change_type (insert, delete, update_preimage, update_postimage), _commit_version and
+        _commit_timestamp. Without a start: from the first version on; without an end: up to the latest.
+        VersionNotFoundError.
+        """
+        if to_timestamp is not None:
+            to_version = snapshots.version_at(self._lake.catalog, self.name, to_timestamp)
+        if from_timestamp is not None:
+            from_version = snapshots.version_from(self._lake.catalog, self.name, from_timestamp)
+        return self._lake.con.sql(self._lake.changes_sql(self.name, from_version, to_version))
+
     # --- other versions, other rows
 
     def as_of(self, version: int | None = None, timestamp: dt.datetime | dt.date | str | None = None) -> DeltaTable:

@@ -27,6 +27,7 @@ MACROS = {
     "dl_files": '(t, version := NULL, "timestamp" := NULL, filter := NULL)',
     "dl_history": "(t)",
     "dl_detail": "(t)",
+    "dl_changes": "(t, from_version := NULL, to_version := NULL)",
     "dl_tables": "()",
 }
 
@@ -36,13 +37,14 @@ def register(con: duckdb.DuckDBPyConnection, lake: Lake, *, temporary: bool = Tr
 
     dl_scan(t, version, timestamp, filter): rows of a table, now or as of a version or time; files that `filter` rules
     out are not opened, and its rows are filtered. dl_files(t, version, timestamp, filter): its live files.
-    dl_history(t): its commits. dl_detail(t): one row about it. dl_tables(): every table of the lake.
+    dl_history(t): its commits. dl_changes(t, from_version, to_version): the rows that came and went. dl_detail(t): one row about it. dl_tables(): every table of the lake.
     """
     makers: dict[str, tuple[Callable[..., str], int]] = {
         "dl_scan": (lambda t, v, ts, f: _scan(lake, t, v, ts, f), 4),
         "dl_files": (lambda t, v, ts, f: _files(lake, t, v, ts, f), 4),
         "dl_history": (lambda t: _rows(lake.table(t).history()), 1),
         "dl_detail": (lambda t: _rows([lake.table(t).detail()]), 1),
+        "dl_changes": (lambda t, first, last: _changes(lake, t, first, last), 3),
         "dl_tables": (lambda: _rows(lake.tables()), 0),
     }
     for name, (maker, arguments) in makers.items():
@@ -80,6 +82,12 @@ def _files(lake: Lake, table: str | None, version: str | None, timestamp: str | 
         snapshot = _snapshot(lake, table, version, timestamp)
         condition = lake.compile(snapshot, None if filter is None else predicate.parse(filter), [snapshot.name])
         return _rows(lake.visible(snapshot, condition).to_pylist(), FILE_TYPES)
+
+
+def _changes(lake: Lake, table: str | None, first: str | None, last: str | None) -> str:
+    if table is None:
+        raise QueryError("a table's name is needed")
+    return lake.changes_sql(table, None if first is None else int(first), None if last is None else int(last))
 
 
 def _snapshot(lake: Lake, table: str | None, version: str | None, timestamp: str | None) -> Any:

@@ -68,14 +68,21 @@ class DeletionVector:
 
 
 def z85_decode(text: str) -> bytes:
-    """ZeroMQ's base 85: five characters to four bytes, big-endian. LogCorruptError for other text."""
+    """ZeroMQ's base 85: five characters to four bytes, big-endian. LogCorruptError for other text.
+
+    Delta's Rust kernel writes the rest of a length that four does not divide after as many "#" as bytes are missing; no other
+    group begins with "#".
+    """
+    padding = len(text[-5:]) - len(text[-5:].lstrip("#"))
+    text = text[: len(text) - 5] + "0" * padding + text[-5:][padding:] if padding else text
     digits = _DIGITS[np.frombuffer(text.encode("latin-1", "replace"), np.uint8)].astype(np.uint64)
     if len(digits) % 5 or (digits == 255).any():
         raise LogCorruptError(f"{text[:60]!r} is not base 85")
     words = digits.reshape(-1, 5) @ np.array([85**4, 85**3, 85**2, 85, 1], np.uint64)
     if (words >= 2**32).any():
         raise LogCorruptError(f"{text[:60]!r} is not base 85")
-    return words.astype(">u4").tobytes()
+    data = words.astype(">u4").tobytes()
+    return data[:-4] + data[len(data) - 4 + padding :] if padding else data
 
 
 def z85_encode(data: bytes) -> str:

@@ -34,6 +34,13 @@ FROM dl_table_versions v
 JOIN dl_tables t ON t.table_id = v.table_id
 WHERE t.name_key = :name_key AND t.dropped_ms = 0;
 
+-- name: version_from
+-- The oldest version committed at or after a time.
+SELECT min(v.version)
+FROM dl_table_versions v
+JOIN dl_tables t ON t.table_id = v.table_id
+WHERE t.name_key = :name_key AND t.dropped_ms = 0 AND v.commit_ms >= :at_ms;
+
 -- name: skip_columns
 -- What the skip index of a table holds.
 SELECT ordinal, column_path, delta_type, is_partition FROM dl_skip_columns WHERE table_id = :table_id ORDER BY ordinal;
@@ -71,3 +78,35 @@ FROM dl_add_files a
 JOIN dl_table_versions v ON v.table_id = a.table_id AND v.version = a.version
 WHERE a.table_id = :table_id
 ORDER BY a.version, a.action_order;
+
+-- name: oldest_commit
+-- The first version whose own actions are known: an import may begin with a checkpoint.
+SELECT min(v.version) FROM dl_table_versions v
+WHERE v.table_id = :table_id
+  AND NOT EXISTS (SELECT 1 FROM dl_mirror_status s WHERE s.table_id = v.table_id AND s.version = v.version AND s.status = 'CHECKPOINT');
+
+-- name: cdc_files
+-- The change data files of versions.
+SELECT c.version AS commit_version, v.commit_ms, c.version, c.action_order, c.path, c.partition_values
+FROM dl_cdc_files c
+JOIN dl_table_versions v ON v.table_id = c.table_id AND v.version = c.version
+WHERE c.table_id = :table_id AND c.version BETWEEN :first AND :last
+ORDER BY c.version, c.action_order;
+
+-- name: changed_files
+-- The files that versions added and removed with their rows.
+SELECT 'insert' AS change_type, v.version AS commit_version, v.commit_ms, a.version, a.action_order, a.path, a.partition_values,
+       a.dv_id, a.dv_storage_type, a.dv_path_or_inline_dv, a.dv_offset, a.dv_size_in_bytes, a.dv_cardinality
+FROM dl_add_files a
+JOIN dl_table_versions v ON v.table_id = a.table_id AND v.version = a.version
+WHERE a.table_id = :table_id AND a.version BETWEEN :first AND :last AND a.data_change
+  AND (a.removed_version IS NULL OR a.removed_version > a.version)
+UNION ALL
+SELECT 'delete', v.version, v.commit_ms, a.version, a.action_order, a.path, a.partition_values,
+       a.dv_id, a.dv_storage_type, a.dv_path_or_inline_dv, a.dv_offset, a.dv_size_in_bytes, a.dv_cardinality
+FROM dl_add_files a
+JOIN dl_table_versions v ON v.table_id = a.table_id AND v.version = a.removed_version
+WHERE a.table_id = :table_id AND a.removed_version BETWEEN :first AND :last AND a.removed_version > a.version
+  AND EXISTS (SELECT 1 FROM dl_remove_files r WHERE r.table_id = a.table_id AND r.version = a.removed_version
+                AND r.path = a.path AND r.dv_id = a.dv_id AND r.data_change)
+ORDER BY 2, 5;
