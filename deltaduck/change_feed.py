@@ -32,7 +32,8 @@ def changes_sql(connection: Any, catalog: Catalog, snapshot: Snapshot, first: in
     ((oldest,),) = catalog.rows("oldest_commit", table_id=snapshot.table_id)
     if first < oldest or first > snapshot.version:
         raise VersionNotFoundError(
-            f"table {snapshot.name!r} has changes of versions {oldest} to {snapshot.latest}, not from {first} to {snapshot.version}"
+            f"table {snapshot.name!r} knows its changes from version {oldest} to {snapshot.latest}, "
+            f"not from {first} to {snapshot.version}"
         )
     said = catalog.arrow("cdc_files", **scope)
     files = catalog.arrow("changed_files", **scope)

@@ -18,8 +18,8 @@ import pyarrow as pa
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from deltaduck import commit as commits
 from deltaduck import change_feed, frames, importer, parquet, storage, uris
+from deltaduck import commit as commits
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
@@ -31,6 +31,7 @@ from deltaduck.commit import Committed
 from deltaduck.errors import CatalogError, CommitConflictError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
 from deltaduck.frontends import functions, references, sql
+from deltaduck.importer import replay
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror import Mirror
 from deltaduck.operations.create import place_name
@@ -153,7 +154,7 @@ class Lake:
         force: bool = False,
         checkpoint_only: bool = False,
         skip_validation: bool = False,
-        progress: importer.Progress | None = None,
+        progress: replay.Progress | None = None,
     ) -> importer.Imported:
         """Bring an existing Delta table into the lake, with its whole history where the log has it; what came in.
 
@@ -343,6 +344,9 @@ class Lake:
                 raise UnsupportedFeatureError(
                     "BEGIN, COMMIT and ROLLBACK are not statements here: use `with lake.begin() as tx:`"
                 )
+            if functions.CALL.search(query) and not hasattr(self._local, "functions"):
+                functions.register(self.con, weakref.proxy(self))
+                self._local.functions = True
             if "dl_mirror" in query.lower():
                 self.mirror.flush()
             return sql.execute(self, tx or self, query, caller)

@@ -49,7 +49,9 @@ def obstacle(catalog: Catalog, snapshot: Snapshot, table_id: int) -> str | None:
         return "its columns are mapped"
     if any(vectors for (vectors,) in catalog.rows("has_deletion_vectors", table_id=table_id)):
         return "it has deletion vectors"
-    if catalog.rows("files_elsewhere", table_id=table_id)[0][0] or not catalog.fetch(f"SELECT 1 FROM glob({_glob(snapshot)}) LIMIT 1"):
+    if catalog.rows("files_elsewhere", table_id=table_id)[0][0] or not catalog.fetch(
+        f"SELECT 1 FROM glob({_glob(snapshot)}) LIMIT 1"
+    ):
         return f"not all of its data files are below {snapshot.location}"
     return None
 

@@ -99,7 +99,9 @@ def schema_map(snapshot: Snapshot, stored: Mapping[str, str] | None = None) -> s
         for i, f in enumerate(snapshot.schema)
         if f.name not in snapshot.partition_columns
     ]
-    entries += [f"{literal(n)}: {{name: {literal(n)}, type: {literal(t)}, default_value: NULL}}" for n, t in (stored or {}).items()]
+    entries += [
+        f"{literal(n)}: {{name: {literal(n)}, type: {literal(t)}, default_value: NULL}}" for n, t in (stored or {}).items()
+    ]
     return "MAP {" + ", ".join(entries) + "}"
 
 

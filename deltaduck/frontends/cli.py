@@ -171,6 +171,28 @@ def files(
             terminal.console(stderr=output is not Format.table).print(Text(verdict))
 
 
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="The directory of a Delta table.")],
+    name: Annotated[str | None, typer.Argument(help="What the lake calls it; the directory's name, unless given.")] = None,
+    lake: LakePath = DEFAULT_LAKE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would come in.")] = False,
+    up_to_version: Annotated[int | None, typer.Option("--up-to-version", help="As if the log ended there.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Bring in the commits made elsewhere since.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the table of that name.")] = False,
+    checkpoint_only: Annotated[bool, typer.Option("--checkpoint-only", help="No history before the newest checkpoint.")] = False,
+    skip_validation: Annotated[bool, typer.Option("--skip-validation", help="Do not compare with a second replay.")] = False,
+) -> None:
+    """Bring an existing Delta table into the lake, with its history. The table stays where it is."""
+    out = terminal.console()
+    with open_lake(lake, create=True) as opened, terminal.progress(terminal.console(stderr=True)) as bar:
+        found = opened.import_table(
+            source, name, dry_run=dry_run, up_to_version=up_to_version, resume=resume, force=force,
+            checkpoint_only=checkpoint_only, skip_validation=skip_validation, progress=terminal.stages(bar),
+        )  # fmt: skip
+    out.print(Text(("would import " if dry_run else "") + terminal.printable(str(found))), soft_wrap=True)
+
+
 @app.command()
 def schema(
     database: Annotated[Database, typer.Option("--database", "-d", help="Whose SQL.")] = Database.duckdb,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -31,13 +32,16 @@ MACROS = {
     "dl_tables": "()",
 }
 
+CALL = re.compile(rf"\b({'|'.join(MACROS)})\s*\(", re.IGNORECASE)
+
 
 def register(con: duckdb.DuckDBPyConnection, lake: Lake, *, temporary: bool = True) -> None:
     """Put a lake's table functions on a DuckDB connection, in its temporary schema unless told otherwise.
 
     dl_scan(t, version, timestamp, filter): rows of a table, now or as of a version or time; files that `filter` rules
     out are not opened, and its rows are filtered. dl_files(t, version, timestamp, filter): its live files.
-    dl_history(t): its commits. dl_changes(t, from_version, to_version): the rows that came and went. dl_detail(t): one row about it. dl_tables(): every table of the lake.
+    dl_history(t): its commits.
+    dl_changes(t, from_version, to_version): the rows that came and went. dl_detail(t): one row about it. dl_tables(): every table of the lake.
     """
     makers: dict[str, tuple[Callable[..., str], int]] = {
         "dl_scan": (lambda t, v, ts, f: _scan(lake, t, v, ts, f), 4),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
 from deltaduck.errors import CommitConflictError, LogCorruptError, MirrorError, TableExistsError, TableNotFoundError
 from deltaduck.importer import replay
+from deltaduck.importer.replay import Progress
 from deltaduck.importer.segment import Segment, segments
 from deltaduck.listing import size_text
 from deltaduck.protocol import stats
@@ -29,7 +30,6 @@ from deltaduck.protocol.schema import Struct
 from deltaduck.snapshot import Snapshot
 
 log = logging.getLogger("deltaduck.importer")
-Progress = Callable[[str, int], None]  # what is done, and how many rows of it since the last call
 MOST_TRIES = 4
 ACTIONS = ("remove_files", "metadata_updates", "protocol_updates", "txn_actions", "domain_metadata", "cdc_files", "other_actions")
 
@@ -83,7 +83,7 @@ def import_table(
     if files is None:
         raise TableNotFoundError(f"there is no Delta table at {location}: it has no _delta_log")
     found = segments(files, up_to_version)
-    job = _Job(catalog, name, location, files, resumed, progress or (lambda what, count: None), [])
+    job = _Job(catalog, name, location, files, resumed, progress or (lambda what, done, total: None), [])
     if resumed is not None:
         if (rest := job.remaining(found[0], resumed)) is None:
             return Imported(name, location, None, 0, 0, None)
@@ -122,7 +122,7 @@ class _Job:
 
     def run(self, segment: Segment, found: Sequence[Segment], *, dry_run: bool, validate: bool) -> Imported:
         before = self.catalog.arrow("live_file_keys", table_id=self.resumed.table_id) if self.resumed else None
-        con = replay.replay(self.location, segment, self.files, before)
+        con = replay.replay(self.location, segment, self.files, before, self.progress)
         try:
             after = self._described(con, segment)
             if not dry_run:
@@ -178,7 +178,6 @@ class _Job:
         for kind in ACTIONS:
             for batch in replay.rows(con, f"replay_{kind}", table_id=table_id, base=base):
                 catalog.ingest(f"dl_{kind}", pa.Table.from_batches([batch]))
-                self.progress(kind.replace("_", " "), batch.num_rows)
         has_files = self._add_files(con, table_id, base, columns) or after.has_files
         if self.resumed:
             with catalog.staged("dl_staged_ends", replay.rows(con, "replay_ended_files").read_all()):
@@ -200,7 +199,9 @@ class _Job:
             skip_index.drop(catalog, old)
             row_views.drop(catalog, self.name)
         if row_views.is_taken(catalog, self.name):
-            raise TableExistsError(f"{catalog.name} has a view or table {self.name!r} of your own: choose another name, or drop it")
+            raise TableExistsError(
+                f"{catalog.name} has a view or table {self.name!r} of your own: choose another name, or drop it"
+            )
         catalog.rows("lock_table_ids")
         if taken := catalog.rows("live_at", location=self.location):
             raise TableExistsError(f"{self.location} is in this lake already, as table {taken[0][0]!r}")
@@ -226,12 +227,12 @@ class _Job:
         outbox = outbox.append_column("is_checkpoint", pa.repeat(False, versions.num_rows))
         outbox = outbox.append_column("attempts", pa.repeat(pa.scalar(0, pa.int64()), versions.num_rows))
         self.catalog.ingest("dl_mirror_status", outbox.append_column("published_ms", versions["commit_ms"]))
-        self.progress("versions", versions.num_rows)
         return int(pc.max(versions["commit_ms"]).as_py())
 
     def _add_files(self, con: Any, table_id: int, base: int, columns: Sequence[stats.SkipColumn]) -> bool:
         """The adds and their skip index, batch by batch; were there any?"""
         deriving, count = con.cursor(), 0
+        ((total,),) = con.execute("SELECT count(*) FROM dl_file WHERE kind = 'add'").fetchall()
         for batch in replay.rows(con, "replay_add_files", table_id=table_id, base=base):
             adds = pa.Table.from_batches([batch])
             self.catalog.ingest("dl_add_files", adds)
@@ -239,7 +240,7 @@ class _Job:
             sources = sources.append_column("exact_max", pa.repeat(False, adds.num_rows))
             self.catalog.ingest(f"dl_skip_{table_id}", skip_index.derive(deriving, sources, columns))
             count += adds.num_rows
-            self.progress("files", adds.num_rows)
+            self.progress("storing the files", count, total)
         return count > 0
 
     def _compare(self, con: Any, segment: Segment, found: Sequence[Segment], after: Snapshot, table_id: int) -> None:
@@ -256,7 +257,9 @@ class _Job:
             said = after if scratch is None or other is None else self._described(scratch, other)
             ours = self.catalog.arrow("checked_files", table_id=table_id)
             problems = _differences(scratch or con, ours)
-            problems += [what for what in ("schema", "protocol", "partition_columns") if getattr(said, what) != getattr(after, what)]
+            problems += [
+                what for what in ("schema", "protocol", "partition_columns") if getattr(said, what) != getattr(after, what)
+            ]
         finally:
             if scratch is not None:
                 scratch.close()

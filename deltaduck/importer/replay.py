@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -15,6 +14,7 @@ from deltaduck.importer.segment import Segment
 from deltaduck.protocol import log
 from deltaduck.protocol.schema import literal, quote
 
+Progress = Callable[[str, int, int], None]  # what is under way, how much of it is done, of how much
 BATCH_BYTES = 32 << 20  # of JSON, held at a time
 KEYS = {  # the member that every action of a kind has
     "protocol": "minReaderVersion", "metaData": "id", "txn": "appId", "domainMetadata": "domain", "remove": "path", "add": "path",
@@ -23,7 +23,10 @@ PARSED = ("stats_parsed", "partitionValues_parsed")
 BEFORE = pa.schema({"version": pa.int64(), "action_order": pa.int64(), "path": pa.string(), "dv_id": pa.string()})
 
 
-def replay(location: str, segment: Segment, files: Mapping[str, tuple[int, int]], before: pa.Table | None = None) -> Any:
+def replay(
+    location: str, segment: Segment, files: Mapping[str, tuple[int, int]], before: pa.Table | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Any:  # fmt: skip
     """A scratch connection that holds the actions of a segment.
 
     files: name → (size in bytes, modified in ms) of the log's files; before: files of the table that lived before the
@@ -35,12 +38,14 @@ def replay(location: str, segment: Segment, files: Mapping[str, tuple[int, int]]
         for name in ("replay_member", "replay_extra", "replay_file_key", "replay_dv_id", "replay_ordered", "replay_lines"):
             _run(con, name)
         _read_checkpoint(con, location, segment)
-        _read_commits(con, location, segment.commits, files)
+        _read_commits(con, location, segment.commits, files, progress)
         commits = [(v, files[name][1]) for v, name in segment.commits if v >= segment.base]
         if not commits or commits[0][0] > segment.base >= 0:
             commits.insert(0, _base(con, location, segment, files))
         versions, modified = zip(*commits, strict=True)
-        con.register("dl_found", pa.table({"version": pa.array(versions, pa.int64()), "modified_ms": pa.array(modified, pa.int64())}))
+        con.register(
+            "dl_found", pa.table({"version": pa.array(versions, pa.int64()), "modified_ms": pa.array(modified, pa.int64())})
+        )
         con.execute("CREATE TABLE dl_commit AS FROM dl_found")
         con.register("dl_before", BEFORE.empty_table() if before is None else before)
         _run(con, "replay_files")
@@ -74,21 +79,18 @@ def _run(con: Any, name: str) -> None:
 # --- JSON
 
 
-def _read_commits(con: Any, location: str, commits: Sequence[tuple[int, str]], files: Mapping[str, tuple[int, int]]) -> None:
-    for batch in _batches(commits, files):
-        _read_json(con, location, batch)
-
-
-def _batches(commits: Sequence[tuple[int, str]], files: Mapping[str, tuple[int, int]]) -> Iterator[list[tuple[int, str]]]:
-    total = 0
-
-    def number(commit: tuple[int, str]) -> int:
-        nonlocal total
-        total += files[commit[1]][0]
-        return total // BATCH_BYTES
-
-    for _, batch in groupby(commits, number):
-        yield list(batch)
+def _read_commits(
+    con: Any, location: str, commits: Sequence[tuple[int, str]], files: Mapping[str, tuple[int, int]], progress: Progress
+) -> None:
+    total = sum(files[name][0] for _, name in commits)
+    done, batch, waiting = 0, list[tuple[int, str]](), 0
+    for commit in commits:
+        batch.append(commit)
+        waiting += files[commit[1]][0]
+        if waiting >= BATCH_BYTES or commit is commits[-1]:
+            _read_json(con, location, batch)
+            done, batch, waiting = done + waiting, [], 0
+            progress("reading the log", done, total)
 
 
 def _read_json(con: Any, location: str, files: Sequence[tuple[int, str]]) -> None:
@@ -175,8 +177,8 @@ def _plain(value: str, type_: Any) -> str:
     """SQL: a typed statistic the way the log's JSON writes it."""
     match type_.id:
         case "struct":
-            members = ", ".join(f"{quote(name)} := {_plain(f'{value}.{quote(name)}', child)}" for name, child in type_.children)
-            return f"struct_pack({members})"
+            members = (f"{quote(name)} := {_plain(f'{value}.{quote(name)}', child)}" for name, child in type_.children)
+            return f"struct_pack({', '.join(members)})"
         case "timestamp with time zone":
             return f"strftime({value}, '%Y-%m-%dT%H:%M:%S.%gZ')"
         case "timestamp" | "timestamp_ns":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 FOLDER = "_delta_log"
 
 
