@@ -41,7 +41,8 @@ def register(con: duckdb.DuckDBPyConnection, lake: Lake, *, temporary: bool = Tr
     dl_scan(t, version, timestamp, filter): rows of a table, now or as of a version or time; files that `filter` rules
     out are not opened, and its rows are filtered. dl_files(t, version, timestamp, filter): its live files.
     dl_history(t): its commits.
-    dl_changes(t, from_version, to_version): the rows that came and went. dl_detail(t): one row about it. dl_tables(): every table of the lake.
+    dl_changes(t, from_version, to_version): the rows that came and went. dl_detail(t): one row about it. dl_tables(): every
+    table of the lake.
     """
     makers: dict[str, tuple[Callable[..., str], int]] = {
         "dl_scan": (lambda t, v, ts, f: _scan(lake, t, v, ts, f), 4),

@@ -198,7 +198,8 @@ def _base(con: Any, location: str, segment: Segment, files: Mapping[str, tuple[i
         con.register("dl_content", pa.table({"version": pa.array([segment.base], pa.int64()), "content": [content]}))
         _run(con, "replay_split")
         con.execute(
-            "INSERT INTO dl_line SELECT version, NULL, kinds[1], line -> '$.commitInfo' FROM dl_split WHERE kinds = ['commitInfo']"
+            "INSERT INTO dl_line SELECT version, NULL, 'commitInfo', line -> '$.commitInfo' "
+            "FROM dl_split WHERE kinds = ['commitInfo']"
         )
         con.unregister("dl_content")
     except (StorageError, UnicodeDecodeError, duckdb.Error):
