@@ -18,7 +18,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 SCHEMA = (DOCS / "schema.md").read_text(encoding="utf-8")
 BLOCKS = [block.strip().rstrip(";") for block in re.findall(r"^```sql\n(.*?)^```$", SCHEMA, re.MULTILINE | re.DOTALL)]
 TABLES = dict(re.findall(r"^### `([\w<>]+)`\n(.*?)(?=^##|\Z)", SCHEMA, re.MULTILINE | re.DOTALL))  # and views
-FUNCTION = re.compile(r"\bdl_(scan|files|history|detail|tables)\(")
+FUNCTION = re.compile(r"\bdl_(scan|files|history|detail|changes|tables)\(")
 VALUES: dict[str, Any] = {
     "table_id": 1, "version": 2, "name_key": "orders", "at_ms": 2**42, "metadata_version": 0, "protocol_version": 0,
     "day": "tue", "amount": 8.0, "app_id": "loader",
@@ -151,7 +151,7 @@ def test_the_named_statements_are_the_shipped_ones(lake: Lake) -> None:
 def test_every_table_view_and_column_is_described(tmp_path: Path) -> None:
     with deltaduck.connect(tmp_path / "fresh.duckdb") as fresh:
         held = fresh.con.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal").fetchall()
-    assert len({table for table, _ in held}) == 19
+    assert len({table for table, _ in held}) == 20
     missing = [(table, column) for table, column in held if f"`{column}`" not in TABLES.get(table, "")]
     assert missing == []
 

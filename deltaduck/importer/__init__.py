@@ -24,6 +24,7 @@ from deltaduck.importer import replay
 from deltaduck.importer.replay import Progress
 from deltaduck.importer.segment import Segment, segments
 from deltaduck.listing import size_text
+from deltaduck.operations.create import check_table_name
 from deltaduck.protocol import stats
 from deltaduck.protocol.features import Protocol, check_readable
 from deltaduck.protocol.schema import Struct
@@ -69,8 +70,6 @@ def import_table(
     progress: Progress | None = None,
 ) -> Imported:
     """See ``Lake.import_table``."""
-    from deltaduck.operations.create import check_table_name
-
     location = storage.normalize(path)
     name = name or location.rsplit("/", 1)[-1]
     check_table_name(name)

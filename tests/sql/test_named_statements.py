@@ -61,6 +61,7 @@ def lite() -> Iterator[sqlite3.Connection]:
             con.execute(statement)
     con.execute("CREATE TABLE dl_skip_1 (version BIGINT, action_order BIGINT, num_records BIGINT)")
     con.execute("CREATE TABLE dl_staged_removes (version BIGINT, action_order BIGINT)")
+    con.execute("CREATE TABLE dl_staged_ends (version BIGINT, action_order BIGINT, removed_version BIGINT)")
     for name, sql in statements.load("sqlite").items():
         if name.startswith("view_"):
             con.execute(sql)
