@@ -18,7 +18,7 @@ AT = "version <= at_version AND (removed_version IS NULL OR removed_version > at
 
 def publish(catalog: Catalog, snapshot: Snapshot, table_id: int, *, has_files: bool) -> None:
     """(Re)create the view and the macro of a table."""
-    if catalog.database != "duckdb":
+    if catalog.database != "duckdb" or not snapshot.schema.fields:
         return
     view, macro = quote(snapshot.name), quote(snapshot.name + "_at")
     catalog.execute(f"CREATE OR REPLACE VIEW {view} AS {rows_sql(snapshot, table_id, LIVE, has_files)}")
@@ -43,7 +43,7 @@ def drop(catalog: Catalog, name: str) -> None:
 
 def obstacle(catalog: Catalog, snapshot: Snapshot, table_id: int) -> str | None:
     """Why a plain DuckDB client cannot read an imported table by a view; None when it can."""
-    if catalog.database != "duckdb":
+    if catalog.database != "duckdb" or not snapshot.schema.fields:
         return None
     if snapshot.is_mapped:
         return "its columns are mapped"

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from deltaduck import deletions
+from deltaduck.errors import LogCorruptError
 from deltaduck.protocol import partitions
 from deltaduck.protocol.schema import Array, DataType, Map, Struct, literal, physical, quote, to_duckdb
 from deltaduck.snapshot import Snapshot
@@ -46,6 +47,8 @@ def scan_sql(
 
 def empty_sql(schema: Struct, types: Mapping[str, str] | None = None) -> str:
     """A query of the schema's columns, and of further ones by name and DuckDB type, without rows."""
+    if not schema.fields:
+        raise LogCorruptError("the table has no columns yet, and a query needs one")
     wanted = {quote(f.name): to_duckdb(f.type) for f in schema} | dict(types or {})
     return f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {name}' for name, kind in wanted.items())} WHERE false"
 
@@ -76,7 +79,8 @@ def partition_value(column: str) -> str:
 
 def read_parquet(paths: str, snapshot: Snapshot, *, uniform: bool, stored: Mapping[str, str]) -> str:
     """The table function call that reads the data columns of `paths`."""
-    if uniform and not _shadows(snapshot.schema):  # the files' own schema is the table's: nothing to map, and no cost of mapping
+    mapped = len(snapshot.schema.fields) > len(snapshot.partition_columns)  # of no columns DuckDB makes no map
+    if not mapped or (uniform and not _shadows(snapshot.schema)):  # the files' own schema is the table's: no cost of mapping
         return f"read_parquet({paths}, hive_partitioning=false)"
     return f"read_parquet({paths}, hive_partitioning=false, schema={schema_map(snapshot, stored)})"
 
@@ -92,17 +96,24 @@ def column_alias(schema: Struct, position: int) -> str:
 
 
 def schema_map(snapshot: Snapshot, stored: Mapping[str, str] | None = None) -> str:
-    """The data columns by name: DuckDB casts where a file differs, and answers NULL where it lacks one."""
+    """The data columns by name, or by field id where the table is mapped so: DuckDB casts where a file differs, and answers
+    NULL where it lacks one. Members of structs go by name: DuckDB knows ids of columns only."""
+    by_id = snapshot.configuration.get("delta.columnMapping.mode") == "id" and not stored
     entries = [
-        f"{literal(f.physical_name)}: {{name: {literal(column_alias(snapshot.schema, i))}, "
-        f"type: {literal(to_duckdb(physical(f.type)))}, default_value: NULL}}"
+        _entry(
+            str(f.metadata["delta.columnMapping.id"]) if by_id else literal(f.physical_name),
+            column_alias(snapshot.schema, i),
+            to_duckdb(physical(f.type)),
+        )
         for i, f in enumerate(snapshot.schema)
         if f.name not in snapshot.partition_columns
     ]
-    entries += [
-        f"{literal(n)}: {{name: {literal(n)}, type: {literal(t)}, default_value: NULL}}" for n, t in (stored or {}).items()
-    ]
+    entries += [_entry(literal(name), name, kind) for name, kind in (stored or {}).items()]
     return "MAP {" + ", ".join(entries) + "}"
+
+
+def _entry(key: str, name: str, kind: str) -> str:
+    return f"{key}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
 
 
 def logical(value: str, type_: DataType) -> str:

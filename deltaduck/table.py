@@ -88,6 +88,8 @@ class DeltaTable:
     def to_arrow(self, columns: list[str] | None = None, filter: str | None = None) -> pa.Table:
         """The rows, as Arrow; of some columns, and of those that match a predicate, when asked."""
         s = self._snapshot()
+        if not s.schema.fields:  # metadata of a table that has been named and not yet described
+            return arrow_schema(s.schema).empty_table()
         con = self._lake.con.cursor()
         source = scan.scan_sql(con, s, self._lake.visible(s, self._condition(s, filter)))
         select = "*" if columns is None else ", ".join(quote(c) for c in columns)
