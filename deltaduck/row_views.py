@@ -45,6 +45,8 @@ def obstacle(catalog: Catalog, snapshot: Snapshot, table_id: int) -> str | None:
     """Why a plain DuckDB client cannot read an imported table by a view; None when it can."""
     if catalog.database != "duckdb" or not snapshot.schema.fields:
         return None
+    if len(snapshot.schema.fields) == len(snapshot.partition_columns):
+        return "it has partition columns only"
     if snapshot.is_mapped:
         return "its columns are mapped"
     if any(vectors for (vectors,) in catalog.rows("has_deletion_vectors", table_id=table_id)):
