@@ -53,15 +53,12 @@ class Snapshot:
 
 def load(catalog: Catalog, name: str, version: int | None = None) -> Snapshot:
     """The table at `version`, or now. TableNotFoundError, VersionNotFoundError, UnsupportedFeatureError."""
-    key = name.lower()
-    rows = catalog.rows("head", name_key=key) if version is None else catalog.rows("as_of", name_key=key, version=version)
-    if not rows:
-        if version is not None and (head := catalog.rows("head", name_key=key)):
-            raise VersionNotFoundError(f"table {name!r} has no version {version}: it has versions 0 to {head[0][3]}")
+    row = catalog.head(name) if version is None else next(iter(catalog.rows("as_of", name_key=name.lower(), version=version)), None)
+    if row is None:
+        if version is not None and (head := catalog.head(name)):
+            raise VersionNotFoundError(f"table {name!r} has no version {version}: it has versions 0 to {head[3]}")
         raise not_found(catalog, name)
-    ((table_id, table_name, location, at, latest, metadata_version, protocol_version, uniform_since, has_files, commit_ms),) = (
-        rows
-    )
+    table_id, table_name, location, at, latest, metadata_version, protocol_version, uniform_since, has_files, commit_ms = row
     d = _definition(catalog, table_id, metadata_version, protocol_version)
     check_readable(d.protocol, table_name)
     return replace(

@@ -88,6 +88,14 @@ class Catalog(ABC):
         """Rows of a named statement."""
         return self.fetch(self.sql(statement), params)
 
+    def head(self, name: str) -> tuple[Any, ...] | None:
+        """The row of a live table by name (the statement ``head``); None when there is none."""
+        rows = self.rows("head", name_key=name.lower())
+        return rows[0] if rows else None
+
+    def moved(self, name: str, version: int, commit_ms: int) -> None:
+        """The transaction under way moves a table there, and changes nothing else of its row. For adapters that keep rows."""
+
     def arrow(self, statement: str, **params: Any) -> pa.Table:
         """Arrow table of a named statement."""
         return self.fetch_arrow(self.sql(statement), params)
