@@ -6,7 +6,7 @@ import getpass
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -70,10 +70,10 @@ def apply(catalog: Catalog, changes: Sequence[Change], isolation: str | None = N
 
 @dataclass
 class _Rows:
-    """The rows of one commit on their way into the catalog. `kept` are those that say all of it; None when they are many."""
+    """The rows of one commit on their way into the catalog. `kept` are all of them; None when that does not pay."""
 
     catalog: Catalog
-    kept: list[tuple[str, Params]] | None = field(default_factory=list)
+    kept: list[tuple[str, Params]] | None
 
     def insert(self, statement: str, **params: Any) -> None:
         sql = self.catalog.sql(statement)
@@ -189,7 +189,7 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     after, base = change.after, change.base
     scope = {"table_id": step.table_id, "version": version}
     adds, removes = change.added_files(), change.removed_keys()
-    rows, kinds = _Rows(catalog), {"commit_info"}
+    rows, kinds = _Rows(catalog, [] if catalog.slow_to_plan else None), {"commit_info"}
     next_order = 3
     if base is None or base.protocol != after.protocol:
         kinds.add("protocol")

@@ -40,6 +40,7 @@ class DuckDBCatalog(Catalog):
     """`path` is a file, created when absent, or ``:memory:``."""
 
     database = "duckdb"
+    slow_to_plan = True
     durable_marks = False  # no other process can look, and a WAL sync per mark would double the cost of a commit
 
     def __init__(self, path: str) -> None:
