@@ -49,11 +49,12 @@ class Target:
 
 
 def write_files(
-    connection: Any, from_sql: str, columns: Sequence[tuple[str, str]], target: Target, now_ms: int
+    connection: Any, from_sql: str, columns: Sequence[tuple[str, str]], target: Target, now_ms: int, dl_frame: Any = None
 ) -> tuple[pa.Table, list[str]]:
     """Write the rows of a FROM item: one row per file with its add action and skip index values, and the files' names.
 
-    columns: (name, SQL) in the table's order, of exactly the table's types. The files are durable on return, and
+    columns: (name, SQL) in the table's order, of exactly the table's types. dl_frame: rows for a FROM item of that name,
+    which DuckDB finds in this function's variables. The files are durable on return, and
     nothing refers to them yet.
     """
     prefix = f"part-{uuid.uuid4().hex[:8]}-"
