@@ -31,6 +31,7 @@ class Catalog(ABC):
     home: str | None = None  # directory beside which data files go by default
     unmarked: dict[int, int]  # table_id -> newest version published that the catalog has not been told of
     definitions: dict[Any, Any]  # what of the catalog never changes, kept by whoever read it
+    scans: dict[Any, str]  # SQL that reads a version's files, likewise
     index_types: Mapping[str, str] = {}  # how the skip index's column types are spelt, where not as in the portable text
     slow_to_plan = False  # reading a row back costs more than keeping it
     durable_marks = True  # record a publication at once, rather than every few commits

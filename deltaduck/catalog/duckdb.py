@@ -49,7 +49,7 @@ class DuckDBCatalog(Catalog):
         self.name = f"DuckDB catalog {path}"
         self.home = None if memory else os.path.splitext(path)[0]
         self._local = threading.local()
-        self.definitions = {}
+        self.definitions, self.scans = {}, {}
         with self._translated():
             if not memory and not os.path.exists(path):
                 _create(path)
