@@ -185,7 +185,7 @@ def all_skip_columns(catalog: Catalog, snapshot: Snapshot) -> list[SkipColumn]:
     key = (snapshot.table_id, snapshot.metadata_version, "all skip")
     if (found := catalog.definitions.get(key)) is None:
         rows = catalog.rows("skip_columns", table_id=snapshot.table_id)
-        found = [SkipColumn(ordinal, tuple(json.loads(path)), kind, bool(part)) for ordinal, path, kind, part in rows]
+        found = [SkipColumn(ordinal, tuple(json.loads(path)), kind, bool(part)) for ordinal, path, kind, part in sorted(rows)]
         catalog.definitions[key] = found
     return list(found)
 

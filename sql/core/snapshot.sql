@@ -38,8 +38,8 @@ JOIN dl_tables t ON t.table_id = v.table_id
 WHERE t.name_key = :name_key AND t.dropped_ms = 0 AND v.commit_ms >= :at_ms;
 
 -- name: skip_columns
--- What the skip index of a table holds.
-SELECT ordinal, column_path, delta_type, is_partition FROM dl_skip_columns WHERE table_id = :table_id ORDER BY ordinal;
+-- What the skip index of a table holds, in any order: sorting is the half of a first look-up.
+SELECT ordinal, column_path, delta_type, is_partition FROM dl_skip_columns WHERE table_id = :table_id;
 
 -- name: files
 -- The files of a table at a version, in the order they were added.
