@@ -39,9 +39,8 @@ def write(frame: pa.Table, schema: Struct, codec: str, path: str) -> dict[str, A
         parquet.write_table(rows, sink, compression=codec if codec != "uncompressed" else "none", store_schema=False)
         size = sink.tell()
     statistics = {quote(name): _statistics(rows[name]) for name in rows.column_names}
-    return {
-        "filename": path, "count": rows.num_rows, "file_size_bytes": size, "column_statistics": statistics, "partition_keys": None,
-    }  # fmt: skip
+    said = {"filename": path, "count": rows.num_rows, "file_size_bytes": size, "partition_keys": None}
+    return {**said, "column_statistics": statistics}
 
 
 def _statistics(column: pa.ChunkedArray) -> dict[str, str]:

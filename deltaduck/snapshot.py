@@ -53,7 +53,10 @@ class Snapshot:
 
 def load(catalog: Catalog, name: str, version: int | None = None) -> Snapshot:
     """The table at `version`, or now. TableNotFoundError, VersionNotFoundError, UnsupportedFeatureError."""
-    row = catalog.head(name) if version is None else next(iter(catalog.rows("as_of", name_key=name.lower(), version=version)), None)
+    if version is None:
+        row = catalog.head(name)
+    else:
+        row = next(iter(catalog.rows("as_of", name_key=name.lower(), version=version)), None)
     if row is None:
         if version is not None and (head := catalog.head(name)):
             raise VersionNotFoundError(f"table {name!r} has no version {version}: it has versions 0 to {head[3]}")

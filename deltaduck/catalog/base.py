@@ -95,7 +95,7 @@ class Catalog(ABC):
         rows = self.rows("head", name_key=name.lower())
         return rows[0] if rows else None
 
-    def moved(self, name: str, version: int, commit_ms: int) -> None:
+    def moved(self, name: str, version: int, commit_ms: int) -> None:  # noqa: B027 - others have nothing to do
         """The transaction under way moves a table there, and changes nothing else of its row. For adapters that keep rows."""
 
     def arrow(self, statement: str, **params: Any) -> pa.Table:

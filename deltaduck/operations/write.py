@@ -145,7 +145,9 @@ def _append(tx: Transaction, change: Change, source: Source, rows: str | None = 
         )
         columns = [(n, quote(n)) for n, _ in columns]
     try:
-        adds, files = parquet.write_files(source.connection, from_sql, columns, change.target(), now_ms(), source.frame if named else None)
+        adds, files = parquet.write_files(
+            source.connection, from_sql, columns, change.target(), now_ms(), source.frame if named else None
+        )
     except (SchemaMismatchError, ConstraintViolationError) as e:
         raise type(e)(f"table {after.name!r}: {e}") from (e.__cause__ or e)
     tx.add(change, adds, files)

@@ -49,11 +49,10 @@ def test_the_log_says_the_same_of_a_file_whoever_wrote_it(tmp_path: Path, values
     frame, target, con = frame_of(values), target_in(tmp_path), duckdb.connect()
     columns = [(f.name, quote(f.name)) for f in SCHEMA]
     con.register("frame", frame)
-    (copied,), (theirs,) = (x if isinstance(x, list) else x.to_pylist() for x in reversed(parquet.write_files(con, "frame", columns, target, 0)))
-    (small,), (ours,) = (
-        x if isinstance(x, list) else x.to_pylist()
-        for x in reversed(parquet.write_files(con, "dl_frame", columns, target, 0, frame))
-    )
+    adds, (copied,) = parquet.write_files(con, "frame", columns, target, 0)
+    (theirs,) = adds.to_pylist()
+    adds, (small,) = parquet.write_files(con, "dl_frame", columns, target, 0, frame)
+    (ours,) = adds.to_pylist()
     assert b"DuckDB" in Path(copied).read_bytes()
     assert b"DuckDB" not in Path(small).read_bytes()
     assert ours["size"] == Path(small).stat().st_size
