@@ -57,6 +57,7 @@ class DuckDBCatalog(Catalog):
         # DuckDB lets one process in: threads of it, whatever Lake they use, take turns to commit
         with _guard:
             self._shared = _Shared() if memory else _shared.setdefault(path, _Shared())
+        self._shared.heads = {}  # another process may have been here while none of ours was
         self.unmarked = self._shared.unmarked
         self._before: dict[str, tuple[Any, ...]] = {}  # heads when the transaction under way began, and when it has committed
         self._after: dict[str, tuple[Any, ...]] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +77,21 @@ def test_a_transaction_reads_one_point_though_a_newer_head_is_known(two: tuple[L
         assert b.table("t").version() == 1
         assert tx.sql("SELECT count(*) FROM t").fetchall() == [(1,)]
     assert a.sql("SELECT count(*) FROM t").fetchall() == [(2,)]
+
+
+def test_another_process_writes_while_the_lake_is_closed_here(open_lake: Callable[[], Lake], tmp_path: Path) -> None:
+    lake = open_lake()
+    if lake.catalog.home is None:
+        pytest.skip("a server's catalog is never closed to others; a file's may be")
+    path = next(p for p in tmp_path.iterdir() if p.suffix in (".duckdb", ".sqlite"))
+    lake.write("t", ONE)
+    assert lake.table("t").version() == 0
+    lake.close()
+    code = f"import deltaduck; deltaduck.connect({str(path)!r}).write('t', [{{'id': 2}}])"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    again = open_lake()
+    assert again.table("t").version() == 1
+    assert again.sql("SELECT count(*) FROM t").fetchall() == [(2,)]
 
 
 def test_no_reader_goes_back_in_time_while_others_write(two: tuple[Lake, Lake]) -> None:
