@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from deltaduck import conflicts, row_views, skip_index, storage
 from deltaduck._version import __version__
-from deltaduck.catalog import Catalog
+from deltaduck.catalog import Catalog, Params
 from deltaduck.catalog.base import DuplicateKeyError, now_ms
 from deltaduck.changes import Change
 from deltaduck.errors import CommitConflictError, TableExistsError, TableNotFoundError
@@ -25,11 +26,15 @@ from deltaduck.protocol.schema import to_json
 from deltaduck.snapshot import Snapshot
 
 KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc", "remove", "add", "add_rich")
+FEW_FILES = 64  # whose rows are kept until they are published: more are read back
 
 
 @dataclass(frozen=True)
 class Committed:
-    """One table's part of a commit that has happened. kinds: which actions it holds, by name of their log line."""
+    """One table's part of a commit that has happened.
+
+    kinds: which actions it holds, by name of their log line. rows: the INSERTs that wrote them, where they are few.
+    """
 
     table_id: int
     name: str
@@ -39,6 +44,7 @@ class Committed:
     is_checkpoint: bool
     kinds: tuple[str, ...]
     commit_id: str = ""
+    rows: tuple[tuple[str, Params], ...] | None = None
 
 
 def apply(catalog: Catalog, changes: Sequence[Change], isolation: str | None = None) -> list[Committed]:
@@ -60,6 +66,29 @@ def apply(catalog: Catalog, changes: Sequence[Change], isolation: str | None = N
     _agree_on_time(catalog, written)
     commit_id = str(uuid.uuid4())
     return [_write(catalog, step, commit_id, isolation) for step in written]
+
+
+@dataclass
+class _Rows:
+    """The rows of one commit on their way into the catalog. `kept` are all of them; None when that does not pay."""
+
+    catalog: Catalog
+    kept: list[tuple[str, Params]] | None
+
+    def insert(self, statement: str, **params: Any) -> None:
+        sql = self.catalog.sql(statement)
+        self.catalog.execute(sql, params)
+        if self.kept is not None:
+            self.kept.append((sql, params))
+
+    def insert_files(self, files: pa.Table) -> None:
+        self.catalog.ingest("dl_add_files", files)
+        if files.num_rows > FEW_FILES:
+            self.kept = None
+        if self.kept is not None:
+            names = files.column_names
+            sql = f"INSERT INTO dl_add_files ({', '.join(names)}) VALUES (:{', :'.join(names)})"
+            self.kept += [(sql, row) for row in files.to_pylist()]
 
 
 @dataclass
@@ -136,7 +165,7 @@ def _agree_on_time(catalog: Catalog, steps: Sequence[_Step]) -> None:
 
 def _create(catalog: Catalog, change: Change) -> int:
     after = change.after
-    if catalog.rows("head", name_key=after.name.lower()):
+    if catalog.head(after.name):
         raise TableExistsError(f"table {after.name!r} exists already; use mode='append' or 'overwrite', or another name")
     if row_views.is_taken(catalog, after.name):
         raise TableExistsError(f"{catalog.name} has a view or table {after.name!r} of your own: choose another name, or drop it")
@@ -160,39 +189,43 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     after, base = change.after, change.base
     scope = {"table_id": step.table_id, "version": version}
     adds, removes = change.added_files(), change.removed_keys()
-    kinds = {"commit_info"}
+    rows, kinds = _Rows(catalog, [] if catalog.slow_to_plan else None), {"commit_info"}
     next_order = 3
     if base is None or base.protocol != after.protocol:
         kinds.add("protocol")
-        _insert_protocol(catalog, scope, after)
+        _insert_protocol(rows, scope, after)
     if change.replaces_metadata:
         kinds.add("metadata")
-        _insert_metadata(catalog, scope, after, commit_ms)
+        _insert_metadata(rows, scope, after, commit_ms)
         if base is not None:
             skip_index.redefine(catalog, step.table_id, change.skip)
     for app_id, app_version in change.app_transactions.items():
         kinds.add("txn")
-        catalog.run("insert_txn", **scope, action_order=next_order, app_id=app_id, app_version=app_version, commit_ms=commit_ms)
+        rows.insert("insert_txn", **scope, action_order=next_order, app_id=app_id, app_version=app_version, commit_ms=commit_ms)
         next_order += 1
     if removes is not None and removes.num_rows:
         kinds.add("remove")
         _remove(catalog, change, scope, removes, next_order, commit_ms)
+        rows.kept = None  # the catalog made them
         next_order += removes.num_rows
     if adds is not None and adds.num_rows:
         kinds.add("add")
-        _add(catalog, scope, adds, next_order, skip_index.names(change.skip))
-    _insert_version(catalog, change, scope, commit_ms, commit_id, isolation, _metrics(adds, removes))
+        _add(rows, scope, adds, next_order, skip_index.names(change.skip))
+    _insert_version(rows, change, scope, commit_ms, commit_id, isolation, _metrics(adds, removes))
     interval = int(after.configuration.get("delta.checkpointInterval", "10"))
     is_checkpoint = version > 0 and version % interval == 0
     catalog.run("insert_outbox", **scope, is_checkpoint=is_checkpoint)
     if change.replaces_metadata or ("add" in kinds and not after.has_files):
         row_views.publish(catalog, after, step.table_id, has_files=after.has_files or "add" in kinds)
     in_order = tuple(kind for kind in KINDS if kind in kinds)
-    return Committed(step.table_id, after.name, after.location, version, commit_ms, is_checkpoint, in_order, commit_id)
+    if base is not None and kinds <= {"commit_info", "txn", "remove", "add"} and (after.has_files or "add" not in kinds):
+        catalog.moved(after.name, version, commit_ms)
+    kept = None if rows.kept is None else tuple(rows.kept)
+    return Committed(step.table_id, after.name, after.location, version, commit_ms, is_checkpoint, in_order, commit_id, kept)
 
 
 def _insert_version(
-    catalog: Catalog, change: Change, scope: dict[str, int], commit_ms: int, commit_id: str, isolation: str | None,
+    rows: _Rows, change: Change, scope: dict[str, int], commit_ms: int, commit_id: str, isolation: str | None,
     metrics: dict[str, int],
 ) -> None:  # fmt: skip
     """The commit's own row, and its commitInfo."""
@@ -210,7 +243,7 @@ def _insert_version(
         "userName": _user(),
         "userMetadata": change.user_metadata,
     }
-    catalog.run(
+    rows.insert(
         "insert_version", **scope, commit_ms=commit_ms, commit_id=commit_id, read_version=info["readVersion"],
         commit_info=_json({k: v for k, v in info.items() if v is not None}), operation=change.operation,
         operation_parameters=_json(change.parameters), operation_metrics=_json(info["operationMetrics"]),
@@ -223,17 +256,17 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _insert_protocol(catalog: Catalog, scope: dict[str, int], after: Snapshot) -> None:
+def _insert_protocol(rows: _Rows, scope: dict[str, int], after: Snapshot) -> None:
     p = after.protocol
-    catalog.run(
+    rows.insert(
         "insert_protocol", **scope, min_reader_version=p.min_reader_version, min_writer_version=p.min_writer_version,
         reader_features=None if p.reader_features is None else json.dumps(p.reader_features),
         writer_features=None if p.writer_features is None else json.dumps(p.writer_features),
     )  # fmt: skip
 
 
-def _insert_metadata(catalog: Catalog, scope: dict[str, int], after: Snapshot, commit_ms: int) -> None:
-    catalog.run(
+def _insert_metadata(rows: _Rows, scope: dict[str, int], after: Snapshot, commit_ms: int) -> None:
+    rows.insert(
         "insert_metadata", **scope, id=after.metadata_id, name=after.metadata_name, description=after.description,
         schema_string=to_json(after.schema), partition_columns=_json(after.partition_columns),
         configuration=_json(dict(sorted(after.configuration.items()))),
@@ -250,14 +283,14 @@ def _remove(catalog: Catalog, change: Change, scope: dict[str, int], removes: pa
         raise CommitConflictError(change.name, scope["version"] - 1, scope["version"] - 1, "files it removes are gone")
 
 
-def _add(catalog: Catalog, scope: dict[str, int], adds: pa.Table, first_order: int, skip_names: list[str]) -> None:
+def _add(rows: _Rows, scope: dict[str, int], adds: pa.Table, first_order: int, skip_names: list[str]) -> None:
     n = adds.num_rows
     order = pa.array(np.arange(first_order, first_order + n, dtype=np.int64))
     version = pa.repeat(pa.scalar(scope["version"], pa.int64()), n)
     files = adds.select(ADD_SCHEMA.names).append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
-    catalog.ingest("dl_add_files", files.append_column("version", version).append_column("action_order", order))
+    rows.insert_files(files.append_column("version", version).append_column("action_order", order))
     index = adds.select(skip_names).append_column("version", version).append_column("action_order", order)
-    catalog.ingest(f"dl_skip_{scope['table_id']}", index)
+    rows.catalog.ingest(f"dl_skip_{scope['table_id']}", index)
 
 
 def _metrics(adds: pa.Table | None, removes: pa.Table | None) -> dict[str, int]:

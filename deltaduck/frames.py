@@ -18,13 +18,22 @@ _names = (f"dl_frame_{n}" for n in itertools.count())
 
 @dataclass
 class Source:
-    """Rows to write: a FROM item on a DuckDB connection, and the columns it has."""
+    """Rows to write: a FROM item on a DuckDB connection, or a frame that is none yet, and the columns it has."""
 
     connection: Any
-    from_sql: str
+    item: str | None
     columns: list[str]
     types: list[Any]  # DuckDBPyType; None for untyped NULLs, which DuckDB 1.5 would call INTEGER
     arrow: pa.Schema | None = None  # NOT NULL marks, when the frame has any
+    frame: Any = None
+
+    @property
+    def from_sql(self) -> str:
+        """The FROM item; a frame is registered for it, which takes longer than naming it in a local variable."""
+        if self.item is None:
+            self.item = next(_names)
+            self.connection.register(self.item, self.frame)
+        return self.item
 
     def schema(self) -> Struct:
         """The Delta schema that a table made of these rows gets."""
@@ -54,19 +63,20 @@ def open_frame(connection: Any, frame: Any) -> Source:
     SchemaMismatchError when it is no frame.
     """
     data, arrow = _as_arrow(frame)
+    schema = getattr(data, "schema", None)
+    known = _sources.get(schema.remove_metadata()) if isinstance(schema, pa.Schema) else None
+    if known is not None:
+        return Source(connection, None, *known, arrow, data)
     name = next(_names)
     connection.register(name, data)
-    schema = getattr(data, "schema", None)
-    if not isinstance(schema, pa.Schema):
-        return from_query(connection, f"SELECT * FROM {name}", arrow)
-    key = schema.remove_metadata()
-    if key not in _sources:
+    source = from_query(connection, f"SELECT * FROM {name}", arrow)
+    if isinstance(schema, pa.Schema):
         if len(_sources) > 1000:
             _sources.clear()
-        source = from_query(connection, f"SELECT * FROM {name}", arrow)
         types = [None if pa.types.is_null(f.type) else t for f, t in zip(schema, source.types, strict=True)]
-        _sources[key] = (source.columns, types)
-    return Source(connection, f"(SELECT * FROM {name})", *_sources[key], arrow)
+        source.types = types
+        _sources[schema.remove_metadata()] = (source.columns, types)
+    return source
 
 
 def from_query(connection: Any, query: str, arrow: pa.Schema | None = None) -> Source:

@@ -233,6 +233,11 @@ class Lake:
         self._require_open()
         return snapshots.load(self.catalog, name, version)
 
+    def head(self, name: str) -> tuple[Any, ...] | None:
+        """The catalog's row of a table: less than a snapshot, where its version is all that is asked."""
+        self._require_open()
+        return self.catalog.head(name)
+
     def find(self, name: str, version: int | None = None, timestamp: Any = None) -> Snapshot | None:
         """A table, or None when the lake has none of that name; VersionNotFoundError for a version it never had."""
         try:

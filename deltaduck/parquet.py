@@ -12,7 +12,7 @@ from urllib.parse import quote as quote_path
 import duckdb
 import pyarrow as pa
 
-from deltaduck import storage
+from deltaduck import small_files, storage
 from deltaduck.casts import NOT_NULL_MARK
 from deltaduck.errors import (
     ConstraintViolationError,
@@ -49,19 +49,25 @@ class Target:
 
 
 def write_files(
-    connection: Any, from_sql: str, columns: Sequence[tuple[str, str]], target: Target, now_ms: int
+    connection: Any, from_sql: str, columns: Sequence[tuple[str, str]], target: Target, now_ms: int, dl_frame: Any = None
 ) -> tuple[pa.Table, list[str]]:
     """Write the rows of a FROM item: one row per file with its add action and skip index values, and the files' names.
 
-    columns: (name, SQL) in the table's order, of exactly the table's types. The files are durable on return, and
+    columns: (name, SQL) in the table's order, of exactly the table's types. dl_frame: rows for a FROM item of that name,
+    which DuckDB finds in this function's variables. The files are durable on return, and
     nothing refers to them yet.
     """
     prefix = f"part-{uuid.uuid4().hex[:8]}-"
+    codec = target.configuration.get("delta.parquet.compression.codec", "snappy").lower()
+    as_given = not target.partition_columns and all(sql == quote(name) for name, sql in columns)
     try:
-        result = connection.execute(_copy_statement(from_sql, columns, target, prefix))
-        names = [c[0] for c in result.description]
-        rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-    except duckdb.Error as e:
+        if as_given and small_files.fits(dl_frame, target.schema, codec):
+            rows = [small_files.write(dl_frame, target.schema, codec, f"{target.location}/{prefix}{uuid.uuid4()}.parquet")]
+        else:
+            result = connection.execute(_copy_statement(from_sql, columns, target, codec, prefix))
+            names = [c[0] for c in result.description]
+            rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    except (duckdb.Error, OSError) as e:
         storage.remove_begun(target.location, prefix)
         raise translate(e, target.location) from e
     files = [row["filename"] for row in rows]
@@ -76,14 +82,13 @@ def write_files(
         raise
 
 
-def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: Target, prefix: str) -> str:
+def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: Target, codec: str, prefix: str) -> str:
     parts = set(target.partition_columns)
     select = []
     for name, sql in columns:
         f = target.schema.get(name)
         assert f is not None
         select.append(f"{partitions.serialize(sql, f.type) if name in parts else sql} AS {quote(f.physical_name)}")
-    codec = target.configuration.get("delta.parquet.compression.codec", "snappy").lower()
     options = ["FORMAT parquet", "RETURN_STATS", "APPEND", f"COMPRESSION {codec}", f"FILENAME_PATTERN '{prefix}{{uuid}}'"]
     if parts:
         options.append(f"PARTITION_BY ({', '.join(quote(p) for p in target.partition_columns)})")
@@ -128,8 +133,8 @@ def _partition_index_value(column: SkipColumn, text: str | None) -> Any:
     return value
 
 
-def translate(error: duckdb.Error, where: str) -> DeltaduckError:
-    """What a DuckDB error means to someone who reads or writes a table."""
+def translate(error: duckdb.Error | OSError, where: str) -> DeltaduckError:
+    """What an error of DuckDB or of the file system means to someone who reads or writes a table."""
     text = str(error)
     first = text.splitlines()[0] if text else type(error).__name__
     if NOT_NULL_MARK in text:
@@ -144,6 +149,6 @@ def translate(error: duckdb.Error, where: str) -> DeltaduckError:
         return LogCorruptError(f"a data file below {where} is missing: {first}")
     if "Parquet" in text or "magic bytes" in text or "too small to be a Parquet file" in text:
         return LogCorruptError(f"a data file below {where} cannot be read: {first}")
-    if isinstance(error, duckdb.IOException):
+    if isinstance(error, duckdb.IOException | OSError):
         return StorageError(f"{where}: {first}")
     return QueryError(text.strip() or type(error).__name__)

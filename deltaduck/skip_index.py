@@ -90,6 +90,7 @@ def rebuild(catalog: Catalog, engine: Any, snapshot: Snapshot) -> int:
         create(catalog, snapshot.table_id, columns)
         catalog.ingest(f"dl_skip_{snapshot.table_id}", rows)
     catalog.definitions.clear()
+    catalog.scans.clear()
     return int(rows.num_rows)
 
 

@@ -53,15 +53,15 @@ class Snapshot:
 
 def load(catalog: Catalog, name: str, version: int | None = None) -> Snapshot:
     """The table at `version`, or now. TableNotFoundError, VersionNotFoundError, UnsupportedFeatureError."""
-    key = name.lower()
-    rows = catalog.rows("head", name_key=key) if version is None else catalog.rows("as_of", name_key=key, version=version)
-    if not rows:
-        if version is not None and (head := catalog.rows("head", name_key=key)):
-            raise VersionNotFoundError(f"table {name!r} has no version {version}: it has versions 0 to {head[0][3]}")
+    if version is None:
+        row = catalog.head(name)
+    else:
+        row = next(iter(catalog.rows("as_of", name_key=name.lower(), version=version)), None)
+    if row is None:
+        if version is not None and (head := catalog.head(name)):
+            raise VersionNotFoundError(f"table {name!r} has no version {version}: it has versions 0 to {head[3]}")
         raise not_found(catalog, name)
-    ((table_id, table_name, location, at, latest, metadata_version, protocol_version, uniform_since, has_files, commit_ms),) = (
-        rows
-    )
+    table_id, table_name, location, at, latest, metadata_version, protocol_version, uniform_since, has_files, commit_ms = row
     d = _definition(catalog, table_id, metadata_version, protocol_version)
     check_readable(d.protocol, table_name)
     return replace(
@@ -188,7 +188,7 @@ def all_skip_columns(catalog: Catalog, snapshot: Snapshot) -> list[SkipColumn]:
     key = (snapshot.table_id, snapshot.metadata_version, "all skip")
     if (found := catalog.definitions.get(key)) is None:
         rows = catalog.rows("skip_columns", table_id=snapshot.table_id)
-        found = [SkipColumn(ordinal, tuple(json.loads(path)), kind, bool(part)) for ordinal, path, kind, part in rows]
+        found = [SkipColumn(ordinal, tuple(json.loads(path)), kind, bool(part)) for ordinal, path, kind, part in sorted(rows)]
         catalog.definitions[key] = found
     return list(found)
 

@@ -39,10 +39,10 @@ class DeltaTable:
         """The latest committed version; the version itself for a table from ``as_of``."""
         if self._version is not None:
             return self._version
-        rows = self._lake.catalog.rows("latest_version", table_id=self._table_id)
-        if not rows:
+        head = self._lake.head(self.name)
+        if head is None or head[0] != self._table_id:
             raise TableNotFoundError(f"table {self.name!r} has been dropped")
-        return int(rows[0][0])
+        return int(head[3])
 
     def schema(self) -> pa.Schema:
         """The columns, as Arrow."""

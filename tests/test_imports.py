@@ -21,7 +21,7 @@ ROOMS = [
     ["catalog"],
     ["predicate"],
     ["snapshot", "casts", "frames"],
-    ["deletions", "scan", "change_feed", "skip_index", "parquet", "changes", "conflicts"],
+    ["deletions", "scan", "change_feed", "skip_index", "small_files", "parquet", "changes", "conflicts"],
     ["row_views"],
     ["commit"],
     ["mirror"],

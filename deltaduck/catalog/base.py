@@ -31,7 +31,9 @@ class Catalog(ABC):
     home: str | None = None  # directory beside which data files go by default
     unmarked: dict[int, int]  # table_id -> newest version published that the catalog has not been told of
     definitions: dict[Any, Any]  # what of the catalog never changes, kept by whoever read it
+    scans: dict[Any, str]  # SQL that reads a version's files, likewise
     index_types: Mapping[str, str] = {}  # how the skip index's column types are spelt, where not as in the portable text
+    slow_to_plan = False  # reading a row back costs more than keeping it
     durable_marks = True  # record a publication at once, rather than every few commits
 
     # --- the driver's part
@@ -87,6 +89,14 @@ class Catalog(ABC):
     def rows(self, statement: str, **params: Any) -> list[tuple[Any, ...]]:
         """Rows of a named statement."""
         return self.fetch(self.sql(statement), params)
+
+    def head(self, name: str) -> tuple[Any, ...] | None:
+        """The row of a live table by name (the statement ``head``); None when there is none."""
+        rows = self.rows("head", name_key=name.lower())
+        return rows[0] if rows else None
+
+    def moved(self, name: str, version: int, commit_ms: int) -> None:  # noqa: B027 - others have nothing to do
+        """The transaction under way moves a table there, and changes nothing else of its row. For adapters that keep rows."""
 
     def arrow(self, statement: str, **params: Any) -> pa.Table:
         """Arrow table of a named statement."""

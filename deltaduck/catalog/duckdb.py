@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,17 @@ STORAGE_VERSION = "v1.2.0"
 
 FEW_ROWS = 4
 
-_shared: dict[str, tuple[threading.RLock, dict[int, int]]] = {}  # by path: who commits, and what is published but not marked
+
+@dataclass
+class _Shared:
+    """What this process's catalogs on one file have in common. DuckDB lets no other process in, so it is the whole truth."""
+
+    turn: threading.RLock = field(default_factory=threading.RLock)  # to commit
+    unmarked: dict[int, int] = field(default_factory=dict)  # what is published, and not marked
+    heads: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # rows of tables by name, since the last write
+
+
+_shared: dict[str, _Shared] = {}  # by path
 _guard = threading.Lock()
 
 
@@ -29,6 +40,7 @@ class DuckDBCatalog(Catalog):
     """`path` is a file, created when absent, or ``:memory:``."""
 
     database = "duckdb"
+    slow_to_plan = True
     durable_marks = False  # no other process can look, and a WAL sync per mark would double the cost of a commit
 
     def __init__(self, path: str) -> None:
@@ -37,15 +49,18 @@ class DuckDBCatalog(Catalog):
         self.name = f"DuckDB catalog {path}"
         self.home = None if memory else os.path.splitext(path)[0]
         self._local = threading.local()
-        self.definitions = {}
+        self.definitions, self.scans = {}, {}
         with self._translated():
             if not memory and not os.path.exists(path):
                 _create(path)
             self._connection = duckdb.connect(path)
         # DuckDB lets one process in: threads of it, whatever Lake they use, take turns to commit
         with _guard:
-            mine: tuple[threading.RLock, dict[int, int]] = (threading.RLock(), {})
-            self._lock, self.unmarked = mine if memory else _shared.setdefault(path, mine)
+            self._shared = _Shared() if memory else _shared.setdefault(path, _Shared())
+        self._shared.heads = {}  # another process may have been here while none of ours was
+        self.unmarked = self._shared.unmarked
+        self._before: dict[str, tuple[Any, ...]] = {}  # heads when the transaction under way began, and when it has committed
+        self._after: dict[str, tuple[Any, ...]] = {}
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         cursor: duckdb.DuckDBPyConnection | None = getattr(self._local, "cursor", None)
@@ -64,6 +79,7 @@ class DuckDBCatalog(Catalog):
             return self._cursor().sql(statements.bind(sql, "$%s"), params=_used(sql, params)).to_arrow_table()
 
     def execute(self, sql: str, params: Params | None = None) -> int:
+        self._shared.heads = {}
         with self._translated():
             rows = self._run(sql, params).fetchall()
         return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
@@ -96,18 +112,42 @@ class DuckDBCatalog(Catalog):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with self._lock, self.snapshot():
-            yield
+        with self._shared.turn:
+            self._before, self._after = self._shared.heads, {}
+            try:
+                with self.snapshot():
+                    yield
+            except BaseException:
+                self._after = {}
+                raise
+            finally:  # a new dictionary: what was read before the end of this transaction goes into the old one
+                self._shared.heads = self._after
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        self.execute("BEGIN")
+        self.fetch("BEGIN")
+        self._local.inside = True
         try:
             yield
         except BaseException:
-            self.execute("ROLLBACK")
+            self.fetch("ROLLBACK")
             raise
-        self.execute("COMMIT")
+        else:
+            self.fetch("COMMIT")
+        finally:
+            self._local.inside = False
+
+    def head(self, name: str) -> tuple[Any, ...] | None:
+        if getattr(self._local, "inside", False):  # a transaction sees the catalog as it was when it began
+            return super().head(name)
+        heads, key = self._shared.heads, name.lower()
+        if (known := heads.get(key)) is None and (known := super().head(name)) is not None:
+            heads[key] = known
+        return known
+
+    def moved(self, name: str, version: int, commit_ms: int) -> None:
+        if (row := self._before.get(name.lower())) is not None:
+            self._after[name.lower()] = (*row[:3], version, version, *row[5:-1], commit_ms)
 
     def has_table(self, table: str) -> bool:
         try:  # asking the list of all tables takes ten times as long

@@ -14,7 +14,7 @@ class ThreadedCatalog(Catalog):
     """A catalog whose driver's connections belong to one thread each. Adapters say how to open one."""
 
     def __init__(self) -> None:
-        self.definitions = {}
+        self.definitions, self.scans = {}, {}
         self.unmarked = {}
         self._local = threading.local()
         self._guard = threading.Lock()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from deltaduck.lake import Lake
 
 
+FEW_FILES, MAX_SCANS = 1000, 100
 CATALOG_NAME = re.compile(r"dl_[a-z0-9_]+", re.IGNORECASE)
 
 
@@ -84,7 +85,7 @@ def _splice(lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: Frame
         snapshot = _resolve(lake, reader, reference, lookup)
         if snapshot is not None:
             condition = reader.compile(snapshot, reference.condition(), [reference.qualifier])
-            replacement = f"({scan.scan_sql(lake.con.cursor(), snapshot, reader.visible(snapshot, condition))})"
+            replacement = _scan(lake, reader, snapshot, condition)
         elif reader is not lake and reference.schema.lower() in ("", "main") and lake.find(reference.name) is not None:
             raise TableNotFoundError(
                 f"table {reference.name!r} is not there for this transaction: it was dropped in it, or came later"
@@ -100,6 +101,21 @@ def _splice(lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: Frame
         pieces += [text[position : reference.start], replacement, alias]
         position = reference.end
     return "".join([*pieces, text[position:]])
+
+
+def _scan(lake: Lake, reader: Reader, snapshot: Snapshot, condition: Condition) -> str:
+    """The rows of a snapshot. A committed version never changes, so the text of a small one is kept for the next time."""
+    s = snapshot
+    key = (s.table_id, s.version, s.latest, s.metadata_version, s.uniform_since, condition.sql, *condition.params.items())
+    known = lake.catalog.scans if reader is lake else {}
+    if (text := known.get(key)) is None:
+        files = reader.visible(snapshot, condition)
+        text = f"({scan.scan_sql(lake.con.cursor(), snapshot, files)})"
+        if files.num_rows <= FEW_FILES:
+            if len(known) >= MAX_SCANS:
+                known.clear()
+            known[key] = text
+    return text
 
 
 def _resolve(lake: Lake, reader: Reader, reference: Reference, lookup: Any) -> Snapshot | None:

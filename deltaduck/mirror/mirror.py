@@ -118,7 +118,7 @@ class Mirror:
 
     def _publish_one(self, c: Committed) -> str | None:
         try:
-            if not publish_commit(self._catalog, c.table_id, c.location, c.version, c.commit_ms, c.kinds):
+            if not publish_commit(self._catalog, c):
                 return self._failed(c, "DIVERGED", f"{names.commit_file(c.version)} holds another commit")
             if c.is_checkpoint and (snapshot := self._snapshot(c)) is not None:
                 write_checkpoint(self._catalog, self._engine(), snapshot, c.commit_ms)

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from deltaduck import storage
-from deltaduck.catalog import Catalog
-from deltaduck.commit import KINDS
+from deltaduck import statements, storage
+from deltaduck.catalog import Catalog, scratch
+from deltaduck.commit import KINDS, Committed
 from deltaduck.protocol import log
 
 
 def commit_bytes(catalog: Catalog, table_id: int, version: int, kinds: Sequence[str] = KINDS) -> bytes:
     """The JSON commit of a version. kinds: the actions it is known to hold."""
-    lines = " UNION ALL ".join(
-        f"SELECT action_order, line FROM ({catalog.sql('line_' + kind)}) of_{kind} "
-        "WHERE table_id = :table_id AND version = :version"
-        for kind in kinds
-    )
-    rows = catalog.fetch(f"{lines} ORDER BY action_order", {"table_id": table_id, "version": version})
+    sql = _lines(catalog.sql, kinds, "WHERE table_id = :table_id AND version = :version")
+    return _joined(catalog.fetch(sql, {"table_id": table_id, "version": version}))
+
+
+def kept_bytes(committed: Committed) -> bytes:
+    """The same of a commit whose rows are at hand: the same SQL, over them alone, in microseconds."""
+    assert committed.rows is not None
+    return _joined(scratch.query(committed.rows, _lines(statements.load("sqlite").__getitem__, committed.kinds, "")))
+
+
+def _lines(sql: Callable[[str], str], kinds: Sequence[str], where: str) -> str:
+    parts = (f"SELECT action_order, line FROM ({sql('line_' + kind)}) of_{kind} {where}" for kind in kinds)
+    return " UNION ALL ".join(parts) + " ORDER BY action_order"
+
+
+def _joined(rows: Sequence[tuple[int, str]]) -> bytes:
     return "".join(line + "\n" for _, line in rows).encode()
 
 
-def publish_commit(catalog: Catalog, table_id: int, location: str, version: int, commit_ms: int, kinds: Sequence[str]) -> bool:
+def publish_commit(catalog: Catalog, c: Committed) -> bool:
     """Put the JSON commit in place. False when another commit of that version is there: the log has diverged."""
-    data = commit_bytes(catalog, table_id, version, kinds)
-    path = log.commit_file(version)
-    if storage.put_if_absent(location, path, data, modified_ms=commit_ms):
+    data = commit_bytes(catalog, c.table_id, c.version, c.kinds) if c.rows is None else kept_bytes(c)
+    path = log.commit_file(c.version)
+    if storage.put_if_absent(c.location, path, data, modified_ms=c.commit_ms):
         return True
-    found = storage.read(location, path)
+    found = storage.read(c.location, path)
     return found is not None and same_actions(found, data)
 
 

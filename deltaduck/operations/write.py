@@ -134,7 +134,8 @@ def _append(tx: Transaction, change: Change, source: Source, rows: str | None = 
         columns = casts.projection(source.given(), after.schema, lenient=lenient)
     except SchemaMismatchError as e:
         raise SchemaMismatchError(f"table {after.name!r}: {e}{_merge_hint(str(e))}") from None
-    from_sql = source.from_sql
+    named = rows is None and source.item is None
+    from_sql = "dl_frame" if named else source.from_sql
     if rows is not None:
         predicates.parse(rows)
         message = literal(f"{casts.NOT_NULL_MARK}a row to write does not match the predicate it replaces: {rows}")
@@ -144,7 +145,9 @@ def _append(tx: Transaction, change: Change, source: Source, rows: str | None = 
         )
         columns = [(n, quote(n)) for n, _ in columns]
     try:
-        adds, files = parquet.write_files(source.connection, from_sql, columns, change.target(), now_ms())
+        adds, files = parquet.write_files(
+            source.connection, from_sql, columns, change.target(), now_ms(), source.frame if named else None
+        )
     except (SchemaMismatchError, ConstraintViolationError) as e:
         raise type(e)(f"table {after.name!r}: {e}") from (e.__cause__ or e)
     tx.add(change, adds, files)

@@ -1,4 +1,5 @@
--- The JSON of each action, from its row: what the mirror publishes. Optional fields that are NULL are left out.
+-- The JSON of each action, from its row: what the mirror publishes. Optional fields that are NULL are left out; json_quote(NULL)
+-- is NULL in some databases and 'null' in others.
 -- name: line_commit_info
 -- commitInfo
 SELECT table_id, version, action_order,
@@ -20,8 +21,8 @@ FROM dl_protocol_updates;
 -- metaData
 SELECT table_id, version, action_order,
     '{"metaData":{"id":' || json_quote(id)
-    || coalesce(',"name":' || json_quote(name), '')
-    || coalesce(',"description":' || json_quote(description), '')
+    || CASE WHEN name IS NULL THEN '' ELSE ',"name":' || json_quote(name) END
+    || CASE WHEN description IS NULL THEN '' ELSE ',"description":' || json_quote(description) END
     || ',"format":{"provider":' || json_quote(format_provider) || ',"options":' || format_options || '}'
     || coalesce(',"schemaString":' || json_quote(schema_string), '')
     || ',"partitionColumns":' || partition_columns
@@ -68,7 +69,7 @@ SELECT table_id, version, action_order,
     || coalesce(',"extendedFileMetadata":' || CASE WHEN extended_file_metadata THEN 'true' ELSE 'false' END, '')
     || coalesce(',"partitionValues":' || partition_values, '')
     || coalesce(',"size":' || size, '')
-    || coalesce(',"stats":' || json_quote(stats), '')
+    || CASE WHEN stats IS NULL THEN '' ELSE ',"stats":' || json_quote(stats) END
     || coalesce(',"tags":' || tags, '')
     || CASE WHEN dv_storage_type IS NULL THEN '' ELSE
        ',"deletionVector":{"storageType":' || json_quote(dv_storage_type)
@@ -86,7 +87,7 @@ FROM dl_remove_files;
 SELECT table_id, version, action_order,
     '{"add":{"path":' || json_quote(path) || ',"partitionValues":' || partition_values || ',"size":' || size
     || ',"modificationTime":' || modification_time || ',"dataChange":' || CASE WHEN data_change THEN 'true' ELSE 'false' END
-    || coalesce(',"stats":' || json_quote(stats), '')
+    || CASE WHEN stats IS NULL THEN '' ELSE ',"stats":' || json_quote(stats) END
     || '}}' AS line
 FROM dl_add_files
 WHERE coalesce(tags, dv_storage_type, clustering_provider, extra) IS NULL
@@ -100,7 +101,7 @@ SELECT table_id, version, action_order,
     || ',"size":' || size
     || ',"modificationTime":' || modification_time
     || ',"dataChange":' || CASE WHEN data_change THEN 'true' ELSE 'false' END
-    || coalesce(',"stats":' || json_quote(stats), '')
+    || CASE WHEN stats IS NULL THEN '' ELSE ',"stats":' || json_quote(stats) END
     || coalesce(',"tags":' || tags, '')
     || CASE WHEN dv_storage_type IS NULL THEN '' ELSE
        ',"deletionVector":{"storageType":' || json_quote(dv_storage_type)
@@ -109,7 +110,7 @@ SELECT table_id, version, action_order,
        || ',"sizeInBytes":' || dv_size_in_bytes || ',"cardinality":' || dv_cardinality || '}' END
     || coalesce(',"baseRowId":' || base_row_id, '')
     || coalesce(',"defaultRowCommitVersion":' || default_row_commit_version, '')
-    || coalesce(',"clusteringProvider":' || json_quote(clustering_provider), '')
+    || CASE WHEN clustering_provider IS NULL THEN '' ELSE ',"clusteringProvider":' || json_quote(clustering_provider) END
     || coalesce(',' || substr(extra, 2, length(extra) - 2), '')
     || '}}' AS line
 FROM dl_add_files

@@ -23,10 +23,6 @@ FROM dl_metadata_updates m
 JOIN dl_protocol_updates p ON p.table_id = m.table_id AND p.version = :protocol_version
 WHERE m.table_id = :table_id AND m.version = :metadata_version;
 
--- name: latest_version
--- The newest committed version of a table.
-SELECT version FROM dl_tables WHERE table_id = :table_id AND dropped_ms = 0;
-
 -- name: version_at
 -- The newest version committed at or before a time, and the time of the table's first one.
 SELECT max(CASE WHEN v.commit_ms <= :at_ms THEN v.version END), min(v.commit_ms), min(v.version), max(v.version)
@@ -42,8 +38,8 @@ JOIN dl_tables t ON t.table_id = v.table_id
 WHERE t.name_key = :name_key AND t.dropped_ms = 0 AND v.commit_ms >= :at_ms;
 
 -- name: skip_columns
--- What the skip index of a table holds.
-SELECT ordinal, column_path, delta_type, is_partition FROM dl_skip_columns WHERE table_id = :table_id ORDER BY ordinal;
+-- What the skip index of a table holds, in any order: sorting is the half of a first look-up.
+SELECT ordinal, column_path, delta_type, is_partition FROM dl_skip_columns WHERE table_id = :table_id;
 
 -- name: files
 -- The files of a table at a version, in the order they were added.

@@ -1,0 +1,50 @@
+"""A few rows of plain columns as a Parquet file: planning a COPY takes DuckDB longer than writing them takes Arrow.
+
+What a file holds is said in the words of DuckDB's RETURN_STATS, so that statistics have one way into the log.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from deltaduck.protocol.schema import Struct, quote
+
+MOST_ROWS, MOST_BYTES = 10_000, 1 << 20
+PLAIN = {
+    "byte": pa.int8(), "short": pa.int16(), "integer": pa.int32(), "long": pa.int64(), "double": pa.float64(),
+    "boolean": pa.bool_(), "string": pa.string(), "date": pa.date32(),
+}  # fmt: skip
+CODECS = ("snappy", "zstd", "gzip", "uncompressed")
+
+
+def fits(frame: Any, schema: Struct, codec: str) -> bool:
+    """Are these few rows, of exactly the table's columns, all of plain types? Nested ones, decimals, times are DuckDB's."""
+    if not isinstance(frame, pa.Table) or not 0 < frame.num_rows <= MOST_ROWS or frame.nbytes > MOST_BYTES or codec not in CODECS:
+        return False
+    wanted = {f.name: PLAIN.get(f.type) if isinstance(f.type, str) else None for f in schema}
+    given = {f.name: f.type for f in frame.schema}
+    if None in wanted.values() or given != wanted or len(given) != frame.num_columns:
+        return False
+    return all(pc.all(pc.is_finite(c)).as_py() is not False for c in frame.columns if pa.types.is_floating(c.type))
+
+
+def write(frame: pa.Table, schema: Struct, codec: str, path: str) -> dict[str, Any]:
+    """Write the rows to one file; the row that ``COPY … RETURN_STATS`` would answer."""
+    rows = pa.table([frame[f.name] for f in schema], pa.schema([(f.physical_name, frame[f.name].type) for f in schema]))
+    with open(path, "xb") as sink:
+        parquet.write_table(rows, sink, compression=codec if codec != "uncompressed" else "none", store_schema=False)
+        size = sink.tell()
+    statistics = {quote(name): _statistics(rows[name]) for name in rows.column_names}
+    said = {"filename": path, "count": rows.num_rows, "file_size_bytes": size, "partition_keys": None}
+    return {**said, "column_statistics": statistics}
+
+
+def _statistics(column: pa.ChunkedArray) -> dict[str, str]:
+    said = {"null_count": str(column.null_count), "has_nan": "false"}
+    if not pa.types.is_boolean(column.type) and column.null_count < len(column):
+        said |= {key: str(value) for key, value in pc.min_max(column).as_py().items()}
+    return said
