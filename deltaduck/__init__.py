@@ -22,6 +22,7 @@ from deltaduck.frontends.functions import register
 from deltaduck.lake import Lake, connect
 from deltaduck.table import DeltaTable
 from deltaduck.transaction import Transaction
+from deltaduck.uris import uri
 
 __all__ = [
     "CatalogError",
@@ -45,4 +46,5 @@ __all__ = [
     "__version__",
     "connect",
     "register",
+    "uri",
 ]

@@ -374,9 +374,10 @@ def connect(target: str | os.PathLike[str] = ":memory:", *, storage: str | os.Pa
     storage: the directory below which new tables are placed; unless told, ``lake.delta`` beside ``lake.duckdb``.
     CatalogError when the catalog cannot be opened, UriError when the target cannot be understood.
     """
-    catalog = open_catalog(uris.parse(os.fspath(target)))
+    found = uris.parse(os.fspath(target))
+    catalog = open_catalog(found)
     try:
-        return Lake(catalog, None if storage is None else os.fspath(storage))
+        return Lake(catalog, found.storage if storage is None else os.fspath(storage))
     except BaseException:
         catalog.close()
         raise
