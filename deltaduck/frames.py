@@ -49,7 +49,7 @@ class Source:
 
 def open_frame(connection: Any, frame: Any) -> Source:
     """Make `frame` readable on `connection`: pyarrow, Polars (lazy too), pandas, a DuckDB relation, anything that
-    speaks the Arrow C stream, or rows as dicts. Streams stay streams.
+    speaks the Arrow C stream or array, record batches, or rows as dicts. Streams stay streams.
 
     SchemaMismatchError when it is no frame.
     """
@@ -106,13 +106,19 @@ def _as_arrow(frame: Any) -> tuple[Any, pa.Schema | None]:
     if hasattr(frame, "__arrow_c_stream__"):
         reader = pa.RecordBatchReader.from_stream(frame)
         return reader, reader.schema
+    if hasattr(frame, "__arrow_c_array__"):
+        batch = pa.record_batch(frame)
+        return pa.Table.from_batches([batch]), batch.schema
+    if isinstance(frame, list | tuple) and frame and all(hasattr(batch, "__arrow_c_array__") for batch in frame):
+        first, *rest = (pa.record_batch(batch) for batch in frame)
+        return pa.Table.from_batches([first, *rest], first.schema), first.schema
     if isinstance(frame, dict) and frame:
         return pa.table(frame), None
     if isinstance(frame, list) and frame and all(isinstance(row, dict) for row in frame):
         return pa.Table.from_pylist(frame), None
     raise SchemaMismatchError(
         f"cannot write a {type(frame).__name__}: give a pyarrow, Polars or pandas frame, a DuckDB relation, "
-        "a SQL string, or a list of dicts"
+        "a SQL string, a list of dicts, or one of Arrow record batches"
     )
 
 

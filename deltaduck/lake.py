@@ -37,7 +37,7 @@ from deltaduck.mirror import Mirror
 from deltaduck.operations.create import place_name
 from deltaduck.predicate import Condition
 from deltaduck.snapshot import Snapshot
-from deltaduck.table import DeltaTable
+from deltaduck.table import DeltaTable, Place
 from deltaduck.transaction import Transaction
 
 
@@ -68,7 +68,7 @@ class Lake:
 
     def table(self, name: str) -> DeltaTable:
         """A table by name. TableNotFoundError."""
-        return DeltaTable(self, name)
+        return DeltaTable.of(Place(self, name))
 
     def tables(self) -> Listing:
         """Every table: name, version, committed, operation, location."""
@@ -224,6 +224,10 @@ class Lake:
             self._local.con = self.catalog.engine()
             self._connections.add(self._local.con)
         return self._local.con
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def _require_open(self) -> None:
         if self._closed:

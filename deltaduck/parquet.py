@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote as quote_path
 
@@ -21,6 +21,7 @@ from deltaduck.errors import (
     QueryError,
     SchemaMismatchError,
     StorageError,
+    UnsupportedFeatureError,
 )
 from deltaduck.protocol import partitions, stats
 from deltaduck.protocol.features import size_bytes
@@ -46,6 +47,7 @@ class Target:
     partition_columns: Sequence[str]
     configuration: Mapping[str, str]
     skip: Sequence[SkipColumn]
+    copy_options: Mapping[str, str | int] = field(default_factory=dict)  # COPY's own, over what the properties say
 
 
 def write_files(
@@ -84,11 +86,13 @@ def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: T
         assert f is not None
         select.append(f"{partitions.serialize(sql, f.type) if name in parts else sql} AS {quote(f.physical_name)}")
     codec = target.configuration.get("delta.parquet.compression.codec", "snappy").lower()
-    options = ["FORMAT parquet", "RETURN_STATS", "APPEND", f"COMPRESSION {codec}", f"FILENAME_PATTERN '{prefix}{{uuid}}'"]
+    options = ["FORMAT parquet", "RETURN_STATS", "APPEND", f"FILENAME_PATTERN '{prefix}{{uuid}}'"]
+    choices: dict[str, str | int] = {"COMPRESSION": codec}
     if parts:
         options.append(f"PARTITION_BY ({', '.join(quote(p) for p in target.partition_columns)})")
     else:
-        options.append(f"FILE_SIZE_BYTES {size_bytes(target.configuration, 'delta.targetFileSize', TARGET_FILE_SIZE)}")
+        choices["FILE_SIZE_BYTES"] = size_bytes(target.configuration, "delta.targetFileSize", TARGET_FILE_SIZE)
+    options += [f"{name} {value}" for name, value in (choices | dict(target.copy_options)).items()]
     return f"COPY (SELECT {', '.join(select)} FROM {from_sql}) TO {literal(target.location)} ({', '.join(options)})"
 
 
@@ -138,6 +142,8 @@ def translate(error: duckdb.Error, where: str) -> DeltaduckError:
         )
     if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException):
         return SchemaMismatchError(f"a value cannot be converted: {first}")
+    if "combine FILE_SIZE_BYTES and PARTITION_BY" in text:
+        return UnsupportedFeatureError("target_file_size cannot be honoured for a partitioned table by DuckDB 1.5; 2.0 can")
     if "No space left" in text or "Permission denied" in text or "Read-only file system" in text:
         return StorageError(f"cannot write below {where}: {first}; nothing was committed")
     if isinstance(error, duckdb.IOException) and "No files found" in text:
