@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import and_, or_
 from typing import Any
+from urllib.parse import quote as quote_path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 
-from deltaduck import scan
+from deltaduck import deletions, scan
 from deltaduck.errors import QueryError, UnsupportedFeatureError
 from deltaduck.protocol import partitions, stats
 from deltaduck.protocol.schema import DataType, Struct, decimal_of, literal, quote, to_arrow, to_duckdb
@@ -62,7 +64,7 @@ def dataset(
     con: Any, snapshot: Snapshot, files: pa.Table, schema: pa.Schema, filesystem: Any = None, read_options: Any = None
 ) -> ds.FileSystemDataset:
     """A pyarrow dataset of the files, each with what its partition values and statistics guarantee of its rows."""
-    if not is_plain(snapshot):
+    if not is_plain(snapshot, files):
         raise UnsupportedFeatureError(
             f"table {snapshot.name!r} uses column mapping or deletion vectors, which a pyarrow dataset cannot read: "
             "use to_arrow(), to_polars() or lake.sql"
@@ -82,10 +84,26 @@ def dataset(
     return ds.FileSystemDataset(fragments, schema, form, filesystem)
 
 
-def is_plain(snapshot: Snapshot) -> bool:
+def is_plain(snapshot: Snapshot, files: pa.Table) -> bool:
     """Are a table's rows simply those of its files, under their own names?"""
-    mapped = snapshot.configuration.get("delta.columnMapping.mode", "none") != "none"
-    return not mapped and "deletionVectors" not in (snapshot.protocol.reader_features or ())
+    return not snapshot.is_mapped and deletions.of(snapshot.location, files) is None
+
+
+def selection_vectors(con: Any, snapshot: Snapshot, files: pa.Table) -> pa.RecordBatchReader:
+    """Of each file with deleted rows, its URI and, row by row, whether the row is still there."""
+    found: dict[str, list[Any]] = {"filepath": [], "selection_vector": []}
+    if (deleted := deletions.of(snapshot.location, files)) is not None:
+        query = f"SELECT dl_file, list(dl_row) FROM read_parquet({literal(deleted)}) GROUP BY ALL ORDER BY ALL"
+        names = file_uris(con, snapshot, files)
+        for place, rows in con.execute(query).fetchall():
+            keep = np.ones(max(files["num_records"][place].as_py() or 0, max(rows) + 1), bool)
+            keep[rows] = False
+            found["filepath"].append(as_uri(names[place]))
+            found["selection_vector"].append(keep.tolist())
+    mask = pa.list_(pa.field("item", pa.bool_(), nullable=False))
+    kinds = {"filepath": pa.large_string(), "selection_vector": mask}
+    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
+    return pa.table(found, schema).to_reader()
 
 
 def predicate_of(filters: Any, snapshot: Snapshot) -> str | None:
@@ -132,6 +150,10 @@ def _text(value: Any) -> str:
         case bytes():
             return "".join(f"\\x{byte:02X}" for byte in value)
     return str(value)
+
+
+def as_uri(path: str) -> str:
+    return "file://" + quote_path(path, safe="/=:@!$&'()*+,;~")
 
 
 # --- inside

@@ -53,6 +53,7 @@ class Lake:
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self.mirror = Mirror(catalog, catalog.engine)
         self._closed = False
+        self.read_only: str | None = None  # why it cannot be written to, and what to do
         _open.add(self)
 
     # --- reading
@@ -224,6 +225,11 @@ class Lake:
             self._local.con = self.catalog.engine()
             self._connections.add(self._local.con)
         return self._local.con
+
+    def require_writable(self) -> None:
+        """UnsupportedFeatureError when it is there to be read only."""
+        if self.read_only is not None:
+            raise UnsupportedFeatureError(self.read_only)
 
     @property
     def closed(self) -> bool:

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from deltaduck import storage as stores
 from deltaduck import uris
 from deltaduck.errors import TableNotFoundError, UnsupportedFeatureError, UriError
 from deltaduck.lake import Lake, connect, open_catalog
@@ -31,11 +32,16 @@ def _close(lake: Lake, pid: int) -> None:
 
 _leases: weakref.WeakValueDictionary[Any, Lease] = weakref.WeakValueDictionary()
 _guard = threading.Lock()
+_inherited: list[Lease] = []
 
 
 def _forked() -> None:
-    """A child opens its own: connections don't survive a fork, and a lock may be held by a thread that is not there."""
+    """A child opens its own: connections don't survive a fork, and a lock may be held by a thread that is not there.
+
+    What it inherited it keeps: to let go of a DuckDB is to wait for its threads, which stayed with the parent.
+    """
     global _leases, _guard
+    _inherited.extend(_leases.values())
     _leases, _guard = weakref.WeakValueDictionary(), threading.Lock()
 
 
@@ -81,22 +87,46 @@ def locate(table_uri: Any, storage_options: Mapping[str, str] | None, create: bo
     """The lake, opened, and the name of a table."""
     text = os.fspath(table_uri)
     if not uris.is_uri(text):
-        raise UriError(
-            f"{text!r} names no table of a catalog: use deltasql://duckdb/<path>?table=<name> (or sqlite, postgres), "
-            "or lake.table(name) of a lake that is open"
-        )
+        return _plain(text, storage_options, create)
     target = uris.parse(text)
     shown = uris.redact(text)
     if target.table is None:
         raise UriError(f"{shown}: the table is missing: add ?table=<name>" + (
             " or /<schema>/<table>" if target.database == "postgres" else ""
         ))  # fmt: skip
-    if storage_options:
-        raise UnsupportedFeatureError(
-            f"{shown}: storage_options {', '.join(sorted(storage_options))} cannot be honoured: this lake's files are local"
-        )
+    _check_storage_options(shown, storage_options)
     lease = borrow(text, create=create)
     return Place(lease.lake, target.table, shown, lease)
+
+
+def _plain(text: str, storage_options: Mapping[str, str] | None, create: bool) -> Place:
+    """The Delta table at a path, imported into a catalog in memory."""
+    location = stores.normalize(text)
+    refusal = (
+        f"the Delta table at {location} is only read here: lake.import_table({location!r}) makes it a lake's, "
+        "and deltasql://<database>/<path>?table=<name> names that for writing"
+    )
+    if create:
+        raise UnsupportedFeatureError(refusal)
+    _check_storage_options(location, storage_options)
+    name = os.path.basename(location) or "root"
+    name = f"_{name}" if name.lower().startswith("dl_") else name  # those are the catalog's
+    lease = Lease(connect(storage=location))
+    lake = lease.lake
+    lake.import_table(location, name)
+    lake.read_only = refusal
+
+    def refresh() -> None:
+        lake.import_table(location, name, resume=True)
+
+    return Place(lake, name, None, lease, refresh)
+
+
+def _check_storage_options(where: str, storage_options: Mapping[str, str] | None) -> None:
+    if storage_options:
+        raise UnsupportedFeatureError(
+            f"{where}: storage_options {', '.join(sorted(storage_options))} cannot be honoured: files are local"
+        )
 
 
 DeltaTable.locate = locate

@@ -7,7 +7,6 @@ import html
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import duckdb
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from deltaduck import add_actions, parquet, properties, scan
+from deltaduck import add_actions, parquet, properties, scan, storage, uris
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.errors import (
@@ -36,19 +35,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """A table's name in an open lake. uri: how it was named, without secrets; lease: what keeps the lake open."""
+    """A table's name in an open lake.
+
+    uri: how it was named, without secrets. lease: what keeps the lake open. refresh: brings in what others committed.
+    """
 
     lake: Lake
     table: str
     uri: str | None = None
     lease: object = None
+    refresh: Callable[[], object] | None = None
 
 
 class DeltaTable:
     """A table as it is now, each time it is asked; or, of a version, as it was then.
 
     ``DeltaTable("deltasql://…?table=orders")`` opens the lake as well, shares it with all others that name the same one,
-    and lets go of it with the last of them. ``lake.table("orders")`` is the same in a lake that is open. Unlike the
+    and lets go of it with the last of them. ``lake.table("orders")`` is the same in a lake that is open. The path of a
+    Delta table is read through a catalog in memory, and cannot be written to. Unlike the
     ``deltalake`` package's, a table opened without a version shows every commit at once; ``load_as_version`` pins it.
 
     version: a version, or a time as ``load_as_version`` takes it. storage_options: for object stores.
@@ -84,6 +88,8 @@ class DeltaTable:
     @staticmethod
     def is_deltatable(table_uri: str | os.PathLike[str], storage_options: Mapping[str, str] | None = None) -> bool:
         """Is there such a table? Nothing is created. CatalogError when the catalog cannot be asked."""
+        if not uris.is_uri(os.fspath(table_uri)):
+            return bool(storage.list_log(storage.normalize(table_uri)))
         try:
             DeltaTable(table_uri, storage_options=storage_options)
         except TableNotFoundError:
@@ -152,7 +158,7 @@ class DeltaTable:
     @property
     def table_uri(self) -> str:
         """How it was named, without a password; the place of its files when it comes from ``lake.table``."""
-        return self.place.uri or Path(self._snapshot().location).as_uri() + "/"
+        return self.place.uri or add_actions.as_uri(self._snapshot().location) + "/"
 
     @property
     def table_config(self) -> DeltaTableConfig:
@@ -217,13 +223,12 @@ class DeltaTable:
         return add_actions.add_actions(self._lake.con.cursor(), *self._files(), flatten=flatten)
 
     def deletion_vectors(self) -> pa.RecordBatchReader:
-        """The rows that are deleted within files (filepath, selection_vector): none, as files are written anew."""
-        mask = pa.field("item", pa.bool_(), nullable=False)
-        kinds = {"filepath": pa.large_string(), "selection_vector": pa.list_(mask)}
-        return pa.schema([pa.field(n, k, nullable=False) for n, k in kinds.items()]).empty_table().to_reader()
+        """Of each file with deleted rows: filepath, and selection_vector, which says of every row whether it is there."""
+        return add_actions.selection_vectors(self._lake.con.cursor(), *self._files())
 
     def create_checkpoint(self) -> None:
         """Publish what is owed to the mirror, and a checkpoint of this version."""
+        self._lake.require_writable()
         self._lake.mirror.checkpoint(self.name, self._version)
 
     # --- its rows
@@ -288,7 +293,7 @@ class DeltaTable:
             frame = then.to_polars(names, predicate)
             yield (frame if where is None else frame.filter(where)).head(frame.height if n_rows is None else n_rows)
 
-        if predicate is None and add_actions.is_plain(s):
+        if predicate is None and add_actions.is_plain(*then._files()):
             frame = polars.scan_pyarrow_dataset(then.to_pyarrow_dataset())
         else:
             schema: Any = polars.from_arrow(arrow_schema(s.schema).empty_table())
@@ -339,7 +344,9 @@ class DeltaTable:
         self._version = version
 
     def update_incremental(self) -> None:
-        """Be the latest version again."""
+        """Be the latest version again; of a plain path, with the commits made since it was opened."""
+        if self.place.refresh is not None:
+            self.place.refresh()
         self._version = None
 
     def write(self, frame: Any, mode: str = "append", **options: Any) -> int:

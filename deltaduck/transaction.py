@@ -40,6 +40,7 @@ class Transaction:
         """lease: what keeps the lake open until the transaction ends."""
         if isolation not in LEVELS:
             raise DeltaduckError(f"isolation {isolation!r} is unknown; it is 'write_serializable' or 'serializable'")
+        lake.require_writable()
         self.lake = lake
         self._lease = lease
         self._isolation = LEVELS[isolation]

@@ -55,7 +55,7 @@ ORDER BY version, action_order;
 
 -- name: file_totals
 -- How many files, bytes and rows a table has at a version.
-SELECT count(*), coalesce(sum(size), 0), sum(num_records)
+SELECT count(*), coalesce(sum(size), 0), sum(num_records - coalesce(dv_cardinality, 0))
 FROM dl_add_files
 WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version);
 
