@@ -132,11 +132,10 @@ def _comparison(snapshot: Snapshot, column: str, operator: str, value: Any) -> s
     null = f"{quote(f.name)} IS {'NOT ' if sql in ('<>', 'NOT IN') else ''}NULL"
     if not known:
         return null if values else ("false" if sql == "IN" else "true")
-    texts = ", ".join(f"CAST({literal(_text(v))} AS {to_duckdb(f.type)})" for v in known)
-    compared = f"{quote(f.name)} {sql} {f'({texts})' if sql.endswith('IN') else texts}"
-    if len(known) == len(values):
-        return compared
-    return f"({compared} {'OR' if sql == 'IN' else 'AND'} {null})"
+    each = {"IN": "=", "NOT IN": "<>"}.get(sql, sql)
+    compared = [f"{quote(f.name)} {each} CAST({literal(_text(v))} AS {to_duckdb(f.type)})" for v in known]
+    compared += [null] if len(known) < len(values) else []
+    return f"({(' AND ' if sql == 'NOT IN' else ' OR ').join(compared)})"
 
 
 def _text(value: Any) -> str:
@@ -205,12 +204,14 @@ def _said(member: str, path: Sequence[str], kind: str) -> str:
     return f"TRY_CAST(json_extract_string(stats, {literal(pointer)}) AS {kind})"
 
 
-def _nested(leaves: Sequence[tuple[tuple[str, ...], pa.Array]]) -> pa.StructArray:
+def _nested(leaves: Sequence[tuple[tuple[str, ...], pa.Array]], *, inner: bool = False) -> pa.StructArray:
+    """A struct of columns by path; an inner one without any value is null."""
     children: dict[str, pa.Array] = {}
     for name in dict.fromkeys(path[0] for path, _ in leaves):
         below = [(path[1:], column) for path, column in leaves if path[0] == name]
-        children[name] = _nested(below) if below[0][0] else below[0][1]
-    return pa.StructArray.from_arrays(list(children.values()), list(children))
+        children[name] = _nested(below, inner=True) if below[0][0] else below[0][1]
+    empty = reduce(pc.and_, (pc.is_null(child) for child in children.values())) if inner else None
+    return pa.StructArray.from_arrays(list(children.values()), list(children), mask=empty)
 
 
 def _guarantees(snapshot: Snapshot, actions: pa.Table) -> list[ds.Expression]:

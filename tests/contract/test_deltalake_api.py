@@ -114,6 +114,14 @@ def test_every_kind_of_data(frame: Callable[[pa.Table], object], people: pa.Tabl
     assert rows(DeltaTable(uri)) == people.to_pylist()
 
 
+def test_a_slice_of_nested_rows(tmp_path: Path) -> None:
+    uri = f"deltasql://sqlite/{tmp_path}/lake.sqlite?table=t"
+    nested = pa.table({"st": [{"x": 1}, {"x": 2}, None], "l": [[1], [2, 3], None]})
+    for part in (nested.slice(1), nested.slice(1).to_batches()[0], nested.slice(1).to_batches()):
+        write_deltalake(uri, part, mode="overwrite")
+        assert rows(DeltaTable(uri)) == sorted(nested.slice(1).to_pylist(), key=str)
+
+
 class Stream:
     """Something that speaks Arrow's C stream, and nothing else."""
 
@@ -386,6 +394,8 @@ def test_wrong_filters(table: DeltaTable) -> None:
             table.file_uris(file_pruning_predicate=wrong)
     assert len(table.file_uris(file_pruning_predicate=[])) == 4
     assert table.file_uris(file_pruning_predicate=[("n", "in", [])]) == []
+    assert table.partitions(file_pruning_predicate=[("day", "in", ["", "mon"])]) == [{"day": "mon"}, {"day": None}]
+    assert table.partitions(file_pruning_predicate=[("day", "not in", ["", "mon"])]) == [{"day": "tue"}, {"day": "wed"}]
 
 
 def test_a_schema(table: DeltaTable) -> None:
