@@ -86,20 +86,17 @@ def dataset(
 
 def is_plain(snapshot: Snapshot, files: pa.Table) -> bool:
     """Are a table's rows simply those of its files, under their own names?"""
-    return not snapshot.is_mapped and deletions.of(snapshot.location, files) is None
+    return not snapshot.is_mapped and files["dv_storage_type"].null_count == files.num_rows
 
 
 def selection_vectors(con: Any, snapshot: Snapshot, files: pa.Table) -> pa.RecordBatchReader:
     """Of each file with deleted rows, its URI and, row by row, whether the row is still there."""
-    found: dict[str, list[Any]] = {"filepath": [], "selection_vector": []}
-    if (deleted := deletions.of(snapshot.location, files)) is not None:
-        query = f"SELECT dl_file, list(dl_row) FROM read_parquet({literal(deleted)}) GROUP BY ALL ORDER BY ALL"
-        names = file_uris(con, snapshot, files)
-        for place, rows in con.execute(query).fetchall():
-            keep = np.ones(max(files["num_records"][place].as_py() or 0, max(rows) + 1), bool)
-            keep[rows] = False
-            found["filepath"].append(as_uri(names[place]))
-            found["selection_vector"].append(keep.tolist())
+    files = files.filter(pc.is_valid(files["dv_storage_type"]))
+    found: dict[str, list[Any]] = {"filepath": list(map(as_uri, file_uris(con, snapshot, files))), "selection_vector": []}
+    for rows, count in zip(deletions.vectors(snapshot.location, files), files["num_records"].to_pylist(), strict=True):
+        keep = np.ones(max(count or 0, int(rows.max()) + 1), bool)
+        keep[rows] = False
+        found["selection_vector"].append(keep.tolist())
     mask = pa.list_(pa.field("item", pa.bool_(), nullable=False))
     kinds = {"filepath": pa.large_string(), "selection_vector": mask}
     schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])

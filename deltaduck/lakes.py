@@ -117,7 +117,7 @@ def _plain(text: str, storage_options: Mapping[str, str] | None, create: bool) -
     lake.read_only = refusal
 
     def refresh() -> None:
-        lake.import_table(location, name, resume=True)
+        lake.import_table(location, name, resume=True, skip_validation=True)
 
     return Place(lake, name, None, lease, refresh)
 

@@ -177,7 +177,7 @@ def test_commit_properties(uri: Uri, people: pa.Table) -> None:
         ({"target_file_size": 0}, "target_file_size is 0"),
         ({"storage_options": {"AWS_REGION": "x"}}, "storage_options AWS_REGION cannot be honoured"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_cannot_be_honoured_is_refused_by_name(uri: Uri, people: pa.Table, told: dict[str, object], said: str) -> None:
     with pytest.raises(UnsupportedFeatureError, match=said):
