@@ -106,6 +106,8 @@ def _plain(text: str, storage_options: Mapping[str, str] | None, create: bool) -
         f"the Delta table at {location} is only read here: lake.import_table({location!r}) makes it a lake's, "
         "and deltasql://<database>/<path>?table=<name> names that for writing"
     )
+    if os.path.isfile(location):
+        raise UriError(f"{location} is a file, not a Delta table: deltasql://<database>/<path>?table=<name> names a lake's table")
     if create:
         raise UnsupportedFeatureError(refusal)
     _check_storage_options(location, storage_options)

@@ -551,6 +551,8 @@ def test_a_plain_path_is_read(path: str, days: pa.Table) -> None:
     assert (table.version(), table.to_polars().height) == (2, 18)
     with pytest.raises(TableNotFoundError, match="has no _delta_log"):
         DeltaTable(path + "/nowhere")
+    with pytest.raises(UriError, match="is a file, not a Delta table: deltasql://"):
+        DeltaTable(table.file_uris()[0])
 
 
 def test_a_plain_path_is_not_written_to(path: str, days: pa.Table) -> None:
