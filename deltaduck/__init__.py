@@ -18,14 +18,21 @@ from deltaduck.errors import (
     UriError,
     VersionNotFoundError,
 )
+from deltaduck.frontends.deltalake import write_deltalake
 from deltaduck.frontends.functions import register
 from deltaduck.lake import Lake, connect
+from deltaduck.lakes import begin
+from deltaduck.properties import AppTransaction, CommitProperties, PostCommitHookProperties, WriterProperties
+from deltaduck.shapes import Schema
 from deltaduck.table import DeltaTable
 from deltaduck.transaction import Transaction
+from deltaduck.uris import uri
 
 __all__ = [
+    "AppTransaction",
     "CatalogError",
     "CommitConflictError",
+    "CommitProperties",
     "ConstraintViolationError",
     "DeltaTable",
     "DeltaduckError",
@@ -33,7 +40,9 @@ __all__ = [
     "LogCorruptError",
     "MirrorError",
     "MissingDependencyError",
+    "PostCommitHookProperties",
     "QueryError",
+    "Schema",
     "SchemaMismatchError",
     "StorageError",
     "TableExistsError",
@@ -42,7 +51,11 @@ __all__ = [
     "UnsupportedFeatureError",
     "UriError",
     "VersionNotFoundError",
+    "WriterProperties",
     "__version__",
+    "begin",
     "connect",
     "register",
+    "uri",
+    "write_deltalake",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,6 +22,7 @@ class Change:
     skip: the index of the table as it will be; known: all that its index holds, or was staged to hold.
     adds: one row per new file (`parquet.write_files`). removes: (version, action_order) of live files that go.
     reads: what was read, as conditions on the skip index. A commit without reads and removes is a blind append.
+    info: what else the commitInfo says. copy_options: how its files are written, where not as the table's properties say.
     """
 
     base: Snapshot | None
@@ -33,6 +36,9 @@ class Change:
     operation: str = "WRITE"
     parameters: dict[str, str] = field(default_factory=dict)
     user_metadata: str | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+    copy_options: Mapping[str, str | int] = field(default_factory=dict)
+    checkpoint: bool = True  # may a checkpoint follow?
     dropped: bool = False
 
     @property
@@ -60,7 +66,7 @@ class Change:
     def target(self) -> Target:
         """Where files of this change go."""
         a = self.after
-        return Target(a.location, a.schema, a.partition_columns, a.configuration, self.skip)
+        return Target(a.location, a.schema, a.partition_columns, a.configuration, self.skip, self.copy_options)
 
     def removed_keys(self) -> pa.Table | None:
         """All (version, action_order) that go; None when nothing does."""

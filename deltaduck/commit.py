@@ -213,7 +213,7 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
         _add(rows, scope, adds, next_order, skip_index.names(change.skip))
     _insert_version(rows, change, scope, commit_ms, commit_id, isolation, _metrics(adds, removes))
     interval = int(after.configuration.get("delta.checkpointInterval", "10"))
-    is_checkpoint = version > 0 and version % interval == 0
+    is_checkpoint = change.checkpoint and version > 0 and version % interval == 0
     catalog.run("insert_outbox", **scope, is_checkpoint=is_checkpoint)
     if change.replaces_metadata or ("add" in kinds and not after.has_files):
         row_views.publish(catalog, after, step.table_id, has_files=after.has_files or "add" in kinds)
@@ -242,7 +242,7 @@ def _insert_version(
         "txnId": commit_id,
         "userName": _user(),
         "userMetadata": change.user_metadata,
-    }
+    } | dict(change.info)
     rows.insert(
         "insert_version", **scope, commit_ms=commit_ms, commit_id=commit_id, read_version=info["readVersion"],
         commit_info=_json({k: v for k, v in info.items() if v is not None}), operation=change.operation,

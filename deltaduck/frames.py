@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from deltaduck.errors import QueryError, SchemaMismatchError
@@ -58,7 +59,7 @@ class Source:
 
 def open_frame(connection: Any, frame: Any) -> Source:
     """Make `frame` readable on `connection`: pyarrow, Polars (lazy too), pandas, a DuckDB relation, anything that
-    speaks the Arrow C stream, or rows as dicts. Streams stay streams.
+    speaks the Arrow C stream or array, record batches, or rows as dicts. Streams stay streams.
 
     SchemaMismatchError when it is no frame.
     """
@@ -100,10 +101,12 @@ def is_frame(value: Any) -> bool:
 
 
 def _as_arrow(frame: Any) -> tuple[Any, pa.Schema | None]:
-    if isinstance(frame, pa.Table | pa.RecordBatchReader):
+    if isinstance(frame, pa.RecordBatchReader):
         return frame, frame.schema
+    if isinstance(frame, pa.Table):
+        return _from_the_start(frame), frame.schema
     if isinstance(frame, pa.RecordBatch):
-        return pa.Table.from_batches([frame]), frame.schema
+        return _from_the_start(pa.Table.from_batches([frame])), frame.schema
     kind = f"{type(frame).__module__.split('.')[0]}.{type(frame).__name__}"
     if kind == "polars.LazyFrame":
         return _polars_batches(frame), None
@@ -116,14 +119,27 @@ def _as_arrow(frame: Any) -> tuple[Any, pa.Schema | None]:
     if hasattr(frame, "__arrow_c_stream__"):
         reader = pa.RecordBatchReader.from_stream(frame)
         return reader, reader.schema
+    if hasattr(frame, "__arrow_c_array__"):
+        batch = pa.record_batch(frame)
+        return _from_the_start(pa.Table.from_batches([batch])), batch.schema
+    if isinstance(frame, list | tuple) and frame and all(hasattr(batch, "__arrow_c_array__") for batch in frame):
+        first, *rest = (pa.record_batch(batch) for batch in frame)
+        return _from_the_start(pa.Table.from_batches([first, *rest], first.schema)), first.schema
     if isinstance(frame, dict) and frame:
         return pa.table(frame), None
     if isinstance(frame, list) and frame and all(isinstance(row, dict) for row in frame):
         return pa.Table.from_pylist(frame), None
     raise SchemaMismatchError(
         f"cannot write a {type(frame).__name__}: give a pyarrow, Polars or pandas frame, a DuckDB relation, "
-        "a SQL string, or a list of dicts"
+        "a SQL string, a list of dicts, or one of Arrow record batches"
     )
+
+
+def _from_the_start(table: pa.Table) -> pa.Table:
+    """DuckDB does not read nested columns of a slice: they are copied."""
+    nested = (column for column in table.columns if pa.types.is_nested(column.type))
+    sliced = any(chunk.offset for column in nested for chunk in column.chunks)
+    return table.take(np.arange(table.num_rows)) if sliced else table
 
 
 def _named(frame: Any) -> Any:

@@ -37,7 +37,7 @@ from deltaduck.mirror import Mirror
 from deltaduck.operations.create import place_name
 from deltaduck.predicate import Condition
 from deltaduck.snapshot import Snapshot
-from deltaduck.table import DeltaTable
+from deltaduck.table import DeltaTable, Place
 from deltaduck.transaction import Transaction
 
 
@@ -53,6 +53,7 @@ class Lake:
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self.mirror = Mirror(catalog, catalog.engine)
         self._closed = False
+        self.read_only: str | None = None  # why it cannot be written to, and what to do
         _open.add(self)
 
     # --- reading
@@ -68,7 +69,7 @@ class Lake:
 
     def table(self, name: str) -> DeltaTable:
         """A table by name. TableNotFoundError."""
-        return DeltaTable(self, name)
+        return DeltaTable.of(Place(self, name))
 
     def tables(self) -> Listing:
         """Every table: name, version, committed, operation, location."""
@@ -225,6 +226,15 @@ class Lake:
             self._connections.add(self._local.con)
         return self._local.con
 
+    def require_writable(self) -> None:
+        """UnsupportedFeatureError when it is there to be read only."""
+        if self.read_only is not None:
+            raise UnsupportedFeatureError(self.read_only)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def _require_open(self) -> None:
         if self._closed:
             raise CatalogError(f"the lake on {self.catalog.name} is closed: open it again with deltaduck.connect")
@@ -379,9 +389,10 @@ def connect(target: str | os.PathLike[str] = ":memory:", *, storage: str | os.Pa
     storage: the directory below which new tables are placed; unless told, ``lake.delta`` beside ``lake.duckdb``.
     CatalogError when the catalog cannot be opened, UriError when the target cannot be understood.
     """
-    catalog = open_catalog(uris.parse(os.fspath(target)))
+    found = uris.parse(os.fspath(target))
+    catalog = open_catalog(found)
     try:
-        return Lake(catalog, None if storage is None else os.fspath(storage))
+        return Lake(catalog, found.storage if storage is None else os.fspath(storage))
     except BaseException:
         catalog.close()
         raise

@@ -17,8 +17,13 @@ class Listing(list[dict[str, Any]]):
         self.columns = list(columns)
         super().__init__(dict(zip(self.columns, row, strict=True)) for row in rows)
 
+    def rows(self, columns: Sequence[str] | None = None) -> list[list[Any]]:
+        """The cells of every row, of all columns or of some."""
+        return [[row[c] for c in columns or self.columns] for row in self]
+
     def to_arrow(self) -> pa.Table:
-        return pa.table({c: [row[c] for row in self] for c in self.columns})
+        rows = self.rows()
+        return pa.table({c: [row[i] for row in rows] for i, c in enumerate(self.columns)})
 
     def to_polars(self) -> Any:
         import polars
@@ -29,7 +34,7 @@ class Listing(list[dict[str, Any]]):
         return self.to_arrow().to_pandas()
 
     def __repr__(self) -> str:
-        cells = [self.columns, *([text(row[c]) for c in self.columns] for row in self)]
+        cells = [self.columns, *([text(cell) for cell in row] for row in self.rows())]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
         return "\n".join([lines[0], "  ".join("─" * w for w in widths), *lines[1:]])
@@ -37,8 +42,8 @@ class Listing(list[dict[str, Any]]):
     def _repr_html_(self) -> str:
         head = "".join(f"<th style='text-align:left'>{html.escape(c)}</th>" for c in self.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(text(row[c]))}</td>" for c in self.columns) + "</tr>"
-            for row in self
+            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(text(cell))}</td>" for cell in row) + "</tr>"
+            for row in self.rows()
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 

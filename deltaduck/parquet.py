@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote as quote_path
 
@@ -21,6 +21,7 @@ from deltaduck.errors import (
     QueryError,
     SchemaMismatchError,
     StorageError,
+    UnsupportedFeatureError,
 )
 from deltaduck.protocol import partitions, stats
 from deltaduck.protocol.features import size_bytes
@@ -46,6 +47,7 @@ class Target:
     partition_columns: Sequence[str]
     configuration: Mapping[str, str]
     skip: Sequence[SkipColumn]
+    copy_options: Mapping[str, str | int] = field(default_factory=dict)  # COPY's own, over what the properties say
 
 
 def write_files(
@@ -59,7 +61,7 @@ def write_files(
     """
     prefix = f"part-{uuid.uuid4().hex[:8]}-"
     codec = target.configuration.get("delta.parquet.compression.codec", "snappy").lower()
-    as_given = not target.partition_columns and all(sql == quote(name) for name, sql in columns)
+    as_given = not (target.partition_columns or target.copy_options) and all(sql == quote(name) for name, sql in columns)
     try:
         if as_given and small_files.fits(dl_frame, target.schema, codec):
             rows = [small_files.write(dl_frame, target.schema, codec, f"{target.location}/{prefix}{uuid.uuid4()}.parquet")]
@@ -89,11 +91,13 @@ def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: T
         f = target.schema.get(name)
         assert f is not None
         select.append(f"{partitions.serialize(sql, f.type) if name in parts else sql} AS {quote(f.physical_name)}")
-    options = ["FORMAT parquet", "RETURN_STATS", "APPEND", f"COMPRESSION {codec}", f"FILENAME_PATTERN '{prefix}{{uuid}}'"]
+    options = ["FORMAT parquet", "RETURN_STATS", "APPEND", f"FILENAME_PATTERN '{prefix}{{uuid}}'"]
+    choices: dict[str, str | int] = {"COMPRESSION": codec}
     if parts:
         options.append(f"PARTITION_BY ({', '.join(quote(p) for p in target.partition_columns)})")
     else:
-        options.append(f"FILE_SIZE_BYTES {size_bytes(target.configuration, 'delta.targetFileSize', TARGET_FILE_SIZE)}")
+        choices["FILE_SIZE_BYTES"] = size_bytes(target.configuration, "delta.targetFileSize", TARGET_FILE_SIZE)
+    options += [f"{name} {value}" for name, value in (choices | dict(target.copy_options)).items()]
     return f"COPY (SELECT {', '.join(select)} FROM {from_sql}) TO {literal(target.location)} ({', '.join(options)})"
 
 
@@ -143,6 +147,8 @@ def translate(error: duckdb.Error | OSError, where: str) -> DeltaduckError:
         )
     if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException):
         return SchemaMismatchError(f"a value cannot be converted: {first}")
+    if "combine FILE_SIZE_BYTES and PARTITION_BY" in text:
+        return UnsupportedFeatureError("target_file_size cannot be honoured for a partitioned table by DuckDB 1.5; 2.0 can")
     if "No space left" in text or "Permission denied" in text or "Read-only file system" in text:
         return StorageError(f"cannot write below {where}: {first}; nothing was committed")
     if isinstance(error, duckdb.IOException) and "No files found" in text:

@@ -131,8 +131,8 @@ def not_found(catalog: Catalog, name: str) -> TableNotFoundError:
     return TableNotFoundError(f"no table {name!r} in {catalog.name}; {hint}")
 
 
-def version_at(catalog: Catalog, name: str, timestamp: dt.datetime | dt.date | str) -> int:
-    """The newest version committed at or before a time. A naive time is in UTC."""
+def version_at(catalog: Catalog, name: str, timestamp: dt.datetime | dt.date | str | int) -> int:
+    """The newest version committed at or before a time. A naive time is in UTC, a number is in milliseconds."""
     at_ms = to_ms(timestamp)
     ((version, first_ms, first, last),) = catalog.rows("version_at", name_key=name.lower(), at_ms=at_ms)
     if last is None:
@@ -153,8 +153,10 @@ def version_from(catalog: Catalog, name: str, timestamp: dt.datetime | dt.date |
     return int(version)
 
 
-def to_ms(timestamp: dt.datetime | dt.date | str) -> int:
+def to_ms(timestamp: dt.datetime | dt.date | str | int) -> int:
     """Milliseconds since the epoch, rounded down; VersionNotFoundError for text that is no time."""
+    if isinstance(timestamp, int):
+        return timestamp
     if isinstance(timestamp, str):
         try:
             timestamp = dt.datetime.fromisoformat(timestamp)

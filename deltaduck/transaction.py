@@ -36,10 +36,13 @@ class Transaction:
     manager it commits at the end and rolls back on an exception. Statements on the same table become one commit of it.
     """
 
-    def __init__(self, lake: Lake, isolation: str | None = None) -> None:
+    def __init__(self, lake: Lake, isolation: str | None = None, lease: object = None) -> None:
+        """lease: what keeps the lake open until the transaction ends."""
         if isolation not in LEVELS:
             raise DeltaduckError(f"isolation {isolation!r} is unknown; it is 'write_serializable' or 'serializable'")
+        lake.require_writable()
         self.lake = lake
+        self._lease = lease
         self._isolation = LEVELS[isolation]
         self._changes: dict[str, Change] = {}
         self._dropped: dict[str, Change] = {}
@@ -118,11 +121,13 @@ class Transaction:
             raise
         self._state = "committed"
         self.lake.mirror.publish(self.committed)
+        self._lease = None
 
     def rollback(self) -> None:
         """Forget everything staged."""
         self._state = "rolled back"
         storage.remove(self._written)
+        self._lease = None
 
     def __enter__(self) -> Transaction:
         return self

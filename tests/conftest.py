@@ -28,8 +28,37 @@ def connect_postgres(root: Path) -> Lake:
     """A catalog in a schema of its own, named after the directory, on this test process's own server."""
     if servers.postgres_binaries() is None and "CI" not in os.environ:
         pytest.skip("PostgreSQL's server is not installed (Debian: apt-get install postgresql)")
-    schema = "s" + hashlib.sha1(str(root).encode()).hexdigest()[:16]
-    return deltaduck.connect(f"deltasql://postgres/postgres/{schema}?{servers.postgres()}", storage=root / "lake.delta")
+    return deltaduck.connect(f"deltasql://postgres/postgres/{schema_of(root)}?{servers.postgres()}", storage=root / "lake.delta")
+
+
+def schema_of(root: Path) -> str:
+    return "s" + hashlib.sha1(str(root).encode()).hexdigest()[:16]
+
+
+def name_postgres(root: Path, table: str) -> str:
+    if servers.postgres_binaries() is None and "CI" not in os.environ:
+        pytest.skip("PostgreSQL's server is not installed (Debian: apt-get install postgresql)")
+    return f"deltasql://postgres/postgres/{schema_of(root)}/{table}?{servers.postgres()}&storage={root}/lake.delta"
+
+
+# The same lakes by URI, each with the name of a table.
+URIS: dict[str, Callable[[Path, str], str]] = {
+    "duckdb": lambda root, table: f"deltasql://duckdb/{root}/lake.duckdb?table={table}",
+    "sqlite": lambda root, table: f"deltasql://sqlite/{root}/lake.sqlite?table={table}",
+    "postgres": name_postgres,
+}
+
+
+@pytest.fixture(params=URIS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of catalog in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def uri(kind: str, tmp_path: Path) -> Callable[[str], str]:
+    """The URI of a table in this test's lake, which is not there until something makes it."""
+    return lambda table: URIS[kind](tmp_path, table)
 
 
 @pytest.fixture(params=CATALOGS)

@@ -21,7 +21,8 @@ ROOMS = [
     ["catalog"],
     ["predicate"],
     ["snapshot", "casts", "frames"],
-    ["deletions", "scan", "change_feed", "skip_index", "small_files", "parquet", "changes", "conflicts"],
+    ["deletions", "scan", "change_feed", "skip_index", "small_files", "parquet", "changes", "conflicts", "shapes"],
+    ["add_actions", "properties"],
     ["row_views"],
     ["commit"],
     ["mirror"],
@@ -30,6 +31,7 @@ ROOMS = [
     ["transaction", "table"],
     ["frontends.functions"],
     ["lake"],
+    ["lakes"],
     ["frontends", "demo", "__main__"],
 ]
 

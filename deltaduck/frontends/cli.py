@@ -148,7 +148,7 @@ def history(table: Table, lake: LakePath = DEFAULT_LAKE, limit: Limit = 20, outp
     with open_lake(lake) as opened:
         found = opened.table(table).history(limit)
         columns = ["version", "timestamp", "operation", "operation_parameters", "operation_metrics", "user_name", "user_metadata"]
-        show(columns, [[row[c] for c in columns] for row in found], output)
+        show(columns, found.rows(columns), output)
 
 
 @app.command()

@@ -122,6 +122,8 @@ TYPES = FILE_TYPES | {
 def _rows(rows: list[dict[str, Any]], columns: dict[str, str] | None = None) -> str:
     """A query that answers these rows: one JSON text, which DuckDB reads into columns."""
     names = list(columns if columns is not None else rows.columns if isinstance(rows, Listing) else rows[0])
+    if isinstance(rows, Listing):
+        rows = [dict(zip(names, row, strict=True)) for row in rows.rows()]
     shape = {name: TYPES.get(name, "VARCHAR") for name in names}
     text = json.dumps(rows, ensure_ascii=False, default=lambda value: value.isoformat())
     return f"SELECT unnest(from_json({literal(text)}, {literal(json.dumps([shape]))}), max_depth := 2)"

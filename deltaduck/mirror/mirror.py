@@ -96,6 +96,12 @@ class Mirror:
         rows = [(*r[:5], utc(r[5]), r[6]) for r in self._catalog.rows("mirror_state")]
         return Listing(columns, [r for r in rows if table is None or r[0].lower() == table.lower()])
 
+    def checkpoint(self, table: str, version: int | None = None) -> None:
+        """Publish what is owed for a table, and a checkpoint of its latest version, or of another. MirrorError."""
+        self.reconcile(table)
+        snapshot = snapshots.load(self._catalog, table, version)
+        write_checkpoint(self._catalog, self._engine(), snapshot, snapshot.commit_ms)
+
     def verify(self, table: str) -> Verification:
         """Compare the published log of a table with the catalog: every JSON commit and the newest checkpoint."""
         with self._lock:

@@ -118,6 +118,10 @@ def as_schema(connection: Any, schema: Any) -> Struct:
             return Struct(tuple(_field(name, str(text)) for name, text in schema.items()))
         case str():
             return parse_schema(schema)
+    if hasattr(schema, "to_json"):  # a Delta schema of our own, or of the deltalake package
+        return parse_schema(schema.to_json())
+    if hasattr(schema, "__arrow_c_schema__"):
+        return as_schema(connection, pa.schema(schema))
     raise SchemaMismatchError(f"a schema is a pyarrow Schema or a dict of column to SQL type, not {type(schema).__name__}")
 
 

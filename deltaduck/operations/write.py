@@ -42,6 +42,7 @@ def write(
     predicate: str | None = None,
     configuration: Mapping[str, str] | None = None,
     description: str | None = None,
+    copy_options: Mapping[str, str | int] | None = None,
     lenient: bool = False,
 ) -> dict[str, int]:
     """Stage the rows of `source` in a table, which is created when absent; how many rows and files were written."""
@@ -50,6 +51,7 @@ def write(
     if change is None:
         schema = source.schema()
         change = create(tx, name, schema, partition_by, configuration, description)
+        change.copy_options = copy_options or {}
         change.operation, change.parameters["mode"] = "CREATE TABLE AS SELECT", mode
         return _append(tx, change, source, lenient=lenient)
     if mode == "ignore":
@@ -57,7 +59,8 @@ def write(
     if mode == "error":
         raise TableExistsError(f"table {name!r} exists already; use mode='append' or 'overwrite'")
     check_writable(change.after.protocol, name)
-    _check_unchanged(change, partition_by, configuration, schema_mode)
+    _check_unchanged(change, partition_by, configuration, schema_mode, description)
+    change.copy_options = copy_options or {}
     change = _with_schema(tx, change, source, schema_mode, partition_by)
     _describe(change, "WRITE", {"mode": mode.capitalize(), "partitionBy": json.dumps(change.after.partition_columns)})
     rows: str | None = None
@@ -82,8 +85,9 @@ def _check_arguments(mode: str, schema_mode: str | None, predicate: str | None) 
 
 
 def _check_unchanged(
-    change: Change, partition_by: Sequence[str] | None, configuration: Mapping[str, str] | None, schema_mode: str | None
-) -> None:
+    change: Change, partition_by: Sequence[str] | None, configuration: Mapping[str, str] | None, schema_mode: str | None,
+    description: str | None,
+) -> None:  # fmt: skip
     table = change.after
     if partition_by is not None and schema_mode != "overwrite":
         wanted = checked_partitions(table.schema, partition_by)
@@ -95,6 +99,8 @@ def _check_unchanged(
     differing = {k: v for k, v in (configuration or {}).items() if table.configuration.get(k) != str(v)}
     if differing:
         raise UnsupportedFeatureError(f"table {table.name!r} exists: its properties are not changed by a write: {differing}")
+    if description not in (None, table.description):
+        raise UnsupportedFeatureError(f"table {table.name!r} exists: its description is not changed by a write: {description!r}")
 
 
 def _with_schema(

@@ -51,16 +51,15 @@ ORDER BY version, action_order;
 
 -- name: file_totals
 -- How many files, bytes and rows a table has at a version.
-SELECT count(*), coalesce(sum(size), 0), sum(num_records)
+SELECT count(*), coalesce(sum(size), 0), sum(num_records - coalesce(dv_cardinality, 0))
 FROM dl_add_files
 WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version);
 
 -- name: history
--- Every commit of a table, newest first.
-SELECT version, commit_ms, operation, operation_parameters, operation_metrics, read_version, isolation_level,
-       is_blind_append, engine_info, user_name, user_metadata, commit_id
+-- Commits of a table above `above`, newest first.
+SELECT version, commit_ms, commit_id, commit_info
 FROM dl_table_versions
-WHERE table_id = :table_id AND version <= :version
+WHERE table_id = :table_id AND version <= :version AND version > :above
 ORDER BY version DESC;
 
 -- name: transaction_version

@@ -110,7 +110,7 @@ def test_file_times_are_commit_times(lake: Lake, people: pa.Table) -> None:
     lake.write("people", people)
     for row in lake.table("people").history():
         ns = os.stat(commit_file(lake, "people", row["version"])).st_mtime_ns
-        assert ns // 1_000_000 == round(row["timestamp"].timestamp() * 1000)
+        assert ns // 1_000_000 == round(row["committed"].timestamp() * 1000)
 
 
 def test_checkpoints_come_at_their_interval(lake: Lake, people: pa.Table) -> None:

@@ -124,7 +124,7 @@ def test_history_is_newest_first(shop: Lake) -> None:
     assert [(h["version"], h["operation"]) for h in history] == [
         (3, "DELETE"), (2, "WRITE"), (1, "WRITE"), (0, "CREATE TABLE AS SELECT"),
     ]  # fmt: skip
-    times = [h["timestamp"] for h in history]
+    times = [h["committed"] for h in history]
     assert times == sorted(times, reverse=True)
     assert len(set(times)) == 4  # so that a time names one version
     assert history[0]["operation_parameters"]["predicate"] == "id = 1"
@@ -183,12 +183,12 @@ def test_every_version(shop: Lake, version: int, expected: list[int]) -> None:
 def test_as_of_a_time(shop: Lake) -> None:
     orders = shop.table("orders")
     for row in orders.history():
-        at = row["timestamp"]
+        at = row["committed"]
         assert orders.as_of(timestamp=at).version() == row["version"]
         assert orders.as_of(timestamp=at.isoformat()).version() == row["version"]
         assert orders.as_of(timestamp=at.replace(tzinfo=None)).version() == row["version"]  # naive: UTC
         assert orders.as_of(timestamp=at.astimezone(dt.timezone(dt.timedelta(hours=9)))).version() == row["version"]
-    before = orders.history()[0]["timestamp"] - dt.timedelta(milliseconds=1)
+    before = orders.history()[0]["committed"] - dt.timedelta(milliseconds=1)
     assert orders.as_of(timestamp=before).version() == 2
     assert orders.as_of(timestamp=dt.date(9999, 1, 1)).version() == 3
 

@@ -101,7 +101,7 @@ def test_reading(shop: Lake, query: str, expected: list[tuple[Any, ...]] | None)
 
 def test_at_a_timestamp(shop: Lake) -> None:
     for row in shop.table("orders").history():
-        at = row["timestamp"].isoformat()
+        at = row["committed"].isoformat()
         for expression in (f"'{at}'", f"TIMESTAMPTZ '{at}'"):
             ((count,),) = shop.sql(f"SELECT sum(amount) FROM orders AT (TIMESTAMP => {expression})").fetchall()
             assert count == {0: 3.0, 1: 10.0, 2: 109.0}[row["version"]]
@@ -402,7 +402,7 @@ def test_one_statement_reads_all_its_tables_at_one_point(open_lake: Callable[[],
 def test_timestamps_without_a_zone_are_in_the_sessions_zone_as_in_duckdb(lake: Lake, people: pa.Table) -> None:
     lake.write("people", people)
     lake.sql("SET TimeZone = 'UTC'")
-    at = lake.table("people").history()[0]["timestamp"]
+    at = lake.table("people").history()[0]["committed"]
     before = (at - dt.timedelta(milliseconds=1)).strftime("%Y-%m-%d %H:%M:%S.%f")
     with pytest.raises(VersionNotFoundError):
         lake.sql(f"SELECT * FROM people AT (TIMESTAMP => TIMESTAMP '{before}')")

@@ -126,7 +126,7 @@ def test_versions_rise_by_one_and_times_with_them(two: Lake) -> None:
         two.write("a", numbers(n))
     history = two.table("a").history()
     assert [h["version"] for h in history] == [5, 4, 3, 2, 1, 0]
-    times = [h["timestamp"] for h in history]
+    times = [h["committed"] for h in history]
     assert times == sorted(set(times), reverse=True)
 
 

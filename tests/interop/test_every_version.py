@@ -286,7 +286,7 @@ def test_travel_by_timestamp_agrees_with_delta_rs(slow_table: deltaduck.DeltaTab
 
     path = slow_table.detail()["location"]
     for commit in slow_table.history():
-        for moment in (commit["timestamp"], commit["timestamp"] + dt.timedelta(milliseconds=1)):
+        for moment in (commit["committed"], commit["committed"] + dt.timedelta(milliseconds=1)):
             theirs = DeltaTable(path)
             theirs.load_as_version(moment)
             assert theirs.version() == slow_table.as_of(timestamp=moment).version() >= commit["version"]
@@ -296,5 +296,5 @@ def test_travel_by_timestamp_agrees_with_polars(slow_table: deltaduck.DeltaTable
     import polars as pl
 
     for commit in slow_table.history():
-        theirs = pl.read_delta(slow_table.detail()["location"], version=commit["timestamp"])
+        theirs = pl.read_delta(slow_table.detail()["location"], version=commit["committed"])
         assert sorted(theirs["n"]) == list(range(commit["version"] + 1))

@@ -86,7 +86,7 @@ def test_history_tells_our_operations(lake: Lake) -> None:
     assert [h["version"] for h in theirs] == [h["version"] for h in ours] == [4, 3, 2, 1, 0]
     assert [h["operation"] for h in theirs] == [h["operation"] for h in ours]
     assert [h["operation"] for h in ours] == ["WRITE", "UPDATE", "DELETE", "WRITE", "CREATE TABLE AS SELECT"]
-    assert [dt.datetime.fromtimestamp(h["timestamp"] / 1000, dt.UTC) for h in theirs] == [h["timestamp"] for h in ours]
+    assert [dt.datetime.fromtimestamp(h["timestamp"] / 1000, dt.UTC) for h in theirs] == [h["committed"] for h in ours]
     assert theirs[-1]["userMetadata"] == "first load"
     assert theirs[2]["operationParameters"]["predicate"] == "id = 1"
 
