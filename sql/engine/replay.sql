@@ -188,7 +188,7 @@ FROM (SELECT c.version, c.modified_ms, l.action_order, l.body, l.i,
 SELECT path, dv_id, "size", partition_values,
     TRY_CAST(TRY_CAST(stats AS JSON) ->> '$.numRecords' AS BIGINT) AS num_records
 FROM dl_file
-QUALIFY kind = 'add' AND row_number() OVER (PARTITION BY file_key ORDER BY version DESC, action_order DESC) = 1;
+QUALIFY kind IN ('add', 'before') AND row_number() OVER (PARTITION BY file_key ORDER BY version DESC, action_order DESC) = 1;
 
 -- name: replay_totals
 -- Files and bytes that are live at the end.
