@@ -52,6 +52,7 @@ class Lake:
         self._local = threading.local()
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self.mirror = Mirror(catalog, catalog.engine)
+        self.opened: dict[str, DeltaTable] = {}  # tables at plain paths that its queries have named
         self._closed = False
         self.read_only: str | None = None  # why it cannot be written to, and what to do
         _open.add(self)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import weakref
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from deltaduck import predicate, scan
 from deltaduck.errors import QueryError
 from deltaduck.listing import Listing
 from deltaduck.protocol.schema import literal, quote
+from deltaduck.snapshot import Snapshot
+from deltaduck.table import DeltaTable
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
@@ -38,6 +41,7 @@ CALL = re.compile(rf"\b({'|'.join(MACROS)})\s*\(", re.IGNORECASE)
 def register(con: duckdb.DuckDBPyConnection, lake: Lake, *, temporary: bool = True) -> None:
     """Put a lake's table functions on a DuckDB connection, in its temporary schema unless told otherwise.
 
+    t: a table of the lake, or the path of any Delta table, which is read as it is then.
     dl_scan(t, version, timestamp, filter): rows of a table, now or as of a version or time; files that `filter` rules
     out are not opened, and its rows are filtered. dl_files(t, version, timestamp, filter): its live files.
     dl_history(t): its commits.
@@ -47,8 +51,8 @@ def register(con: duckdb.DuckDBPyConnection, lake: Lake, *, temporary: bool = Tr
     makers: dict[str, tuple[Callable[..., str], int]] = {
         "dl_scan": (lambda t, v, ts, f: _scan(lake, t, v, ts, f), 4),
         "dl_files": (lambda t, v, ts, f: _files(lake, t, v, ts, f), 4),
-        "dl_history": (lambda t: _rows(lake.table(t).history()), 1),
-        "dl_detail": (lambda t: _rows([lake.table(t).detail()]), 1),
+        "dl_history": (lambda t: _rows(_table(lake, t).history()), 1),
+        "dl_detail": (lambda t: _rows([_table(lake, t).detail()]), 1),
         "dl_changes": (lambda t, first, last: _changes(lake, t, first, last), 3),
         "dl_tables": (lambda: _rows(lake.tables()), 0),
     }
@@ -74,36 +78,48 @@ def _replace(con: Any, name: str, maker: Callable[..., str], arguments: int) -> 
     con.create_function(name, maker, ["VARCHAR"] * arguments, "VARCHAR", null_handling="special")
 
 
+def _table(lake: Lake, table: str | None) -> DeltaTable:
+    """A table of the lake; where it has none of that name, the Delta table at that path, as it is now."""
+    if table is None:
+        raise QueryError("a table's name is needed")
+    if ("/" not in table and os.sep not in table) or lake.find(table) is not None:
+        return lake.table(table)
+    if (opened := lake.opened.get(table)) is None:
+        opened = lake.opened[table] = DeltaTable(table)
+    else:
+        opened.update_incremental()
+    return opened
+
+
 def _scan(lake: Lake, table: str | None, version: str | None, timestamp: str | None, filter: str | None) -> str:
+    lake, snapshot, condition = _selected(lake, table, version, timestamp, filter)
     with lake.at_one_point():
-        snapshot = _snapshot(lake, table, version, timestamp)
-        condition = lake.compile(snapshot, None if filter is None else predicate.parse(filter), [snapshot.name])
         source = scan.scan_sql(lake.con.cursor(), snapshot, lake.visible(snapshot, condition))
     return f"SELECT * FROM ({source}) AS {quote(snapshot.name)} WHERE {filter or 'true'}"
 
 
 def _files(lake: Lake, table: str | None, version: str | None, timestamp: str | None, filter: str | None) -> str:
-    with lake.at_one_point():
-        snapshot = _snapshot(lake, table, version, timestamp)
-        condition = lake.compile(snapshot, None if filter is None else predicate.parse(filter), [snapshot.name])
-        return _rows(lake.visible(snapshot, condition).to_pylist(), FILE_TYPES)
+    lake, snapshot, condition = _selected(lake, table, version, timestamp, filter)
+    return _rows(lake.visible(snapshot, condition).to_pylist(), FILE_TYPES)
 
 
 def _changes(lake: Lake, table: str | None, first: str | None, last: str | None) -> str:
-    if table is None:
-        raise QueryError("a table's name is needed")
-    return lake.changes_sql(table, None if first is None else int(first), None if last is None else int(last))
+    place = _table(lake, table).place
+    return place.lake.changes_sql(place.table, None if first is None else int(first), None if last is None else int(last))
 
 
-def _snapshot(lake: Lake, table: str | None, version: str | None, timestamp: str | None) -> Any:
-    if table is None:
-        raise QueryError("a table's name is needed")
+def _selected(
+    lake: Lake, table: str | None, version: str | None, timestamp: str | None, filter: str | None
+) -> tuple[Lake, Snapshot, predicate.Condition]:
+    """The lake, the table in it at a version or time, and what `filter` says of its files."""
     if version is not None and timestamp is not None:
         raise QueryError("give a version or a timestamp, not both")
-    snapshot = lake.find(table, None if version is None else int(version), timestamp)
+    place = _table(lake, table).place
+    snapshot = place.lake.find(place.table, None if version is None else int(version), timestamp)
     if snapshot is None:
-        raise lake.not_found(table)
-    return snapshot
+        raise place.lake.not_found(place.table)
+    where = None if filter is None else predicate.parse(filter)
+    return place.lake, snapshot, place.lake.compile(snapshot, where, [snapshot.name])
 
 
 FILE_TYPES = {
