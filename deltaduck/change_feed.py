@@ -7,7 +7,6 @@ Protocol: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#add-cdc-file
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -67,14 +66,10 @@ def _part(connection: Any, snapshot: Snapshot, files: pa.Table, kind: str | None
     change = f"{literal(kind)} AS _change_type" if kind else "_change_type"
     columns = [
         change,
-        f"{_of_file(files['commit_version'].to_pylist())} AS _commit_version",
-        f"make_timestamptz(1000 * {_of_file(files['commit_ms'].to_pylist())}) AS _commit_timestamp",
+        f"{scan.of_file(files['commit_version'].to_pylist())} AS _commit_version",
+        f"make_timestamptz(1000 * {scan.of_file(files['commit_ms'].to_pylist())}) AS _commit_timestamp",
     ]
     if not files.num_rows:
         return scan.empty_sql(snapshot.schema, types=dict(zip(COLUMNS, ("VARCHAR", "BIGINT", "TIMESTAMPTZ"), strict=True)))
     stored = {} if kind else {"_change_type": "VARCHAR"}
     return scan.scan_sql(connection, snapshot, files, ", ".join(columns), only=only, stored=stored)
-
-
-def _of_file(values: Sequence[int]) -> str:
-    return f"from_json('{list(values)}', '[\"BIGINT\"]')[CAST(file_index AS BIGINT) + 1]"

@@ -6,7 +6,8 @@ come from the table's schema: a file that lacks a column answers NULL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -43,6 +44,34 @@ def scan_sql(
         listed = f"(SELECT dl_file, dl_row FROM read_parquet({literal(rows)})) dl_listed"
         source += f" {'SEMI' if only else 'ANTI'} JOIN {listed} ON file_index = dl_file AND file_row_number = dl_row"
     return f"SELECT {', '.join([*select, extra] if extra else select)} FROM {source}"
+
+
+METADATA = "STRUCT(file_path VARCHAR, row_index BIGINT, row_id BIGINT, row_commit_version BIGINT)"
+
+
+def metadata_sql(connection: Any, snapshot: Snapshot, files: pa.Table) -> str:
+    """The same query, with a column ``_metadata`` as Spark has it: file_path, row_index, and where the table tracks rows
+    row_id and row_commit_version. https://github.com/delta-io/delta/blob/master/PROTOCOL.md#row-tracking"""
+    if files.num_rows == 0:
+        return empty_sql(snapshot.schema, {"_metadata": METADATA})
+    kept = [
+        snapshot.configuration.get(f"delta.rowTracking.materialized{what}ColumnName") for what in ("RowId", "RowCommitVersion")
+    ]
+    row_id = f"{of_file(files['base_row_id'].to_pylist())} + CAST(file_row_number AS BIGINT)"
+    values = [row_id, of_file(files["default_row_commit_version"].to_pylist())]
+    row_id, row_version = (
+        f"coalesce({quote(column)}, {value})" if column else value for column, value in zip(kept, values, strict=True)
+    )
+    item = (
+        "struct_pack(file_path := filename, row_index := CAST(file_row_number AS BIGINT), "
+        f"row_id := {row_id}, row_commit_version := {row_version}) AS _metadata"
+    )
+    return scan_sql(connection, snapshot, files, item, stored={column: "BIGINT" for column in kept if column})
+
+
+def of_file(values: Sequence[int | None]) -> str:
+    """SQL: the value that belongs to the file of a row."""
+    return f"from_json({literal(json.dumps(values))}, '[\"BIGINT\"]')[CAST(file_index AS BIGINT) + 1]"
 
 
 def empty_sql(schema: Struct, types: Mapping[str, str] | None = None) -> str:

@@ -79,13 +79,16 @@ def _splice(lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: Frame
         snapshot = lookup(name)
         return None if snapshot is None else {n.lower() for n in snapshot.schema.names}
 
+    described = any(i.name.lower() == "_metadata" for i in tree.find_all(exp.Identifier))  # asks where its rows stand
     pieces: list[str] = []
     position = 0
     for reference in references.find(text, tree, columns_of):
         snapshot = _resolve(lake, reader, reference, lookup)
         if snapshot is not None:
             condition = reader.compile(snapshot, reference.condition(), [reference.qualifier])
-            replacement = _scan(lake, reader, snapshot, condition)
+            replacement = _scan(
+                lake, reader, snapshot, condition, described=described and snapshot.schema.get("_metadata") is None
+            )
         elif reader is not lake and reference.schema.lower() in ("", "main") and lake.find(reference.name) is not None:
             raise TableNotFoundError(
                 f"table {reference.name!r} is not there for this transaction: it was dropped in it, or came later"
@@ -103,14 +106,23 @@ def _splice(lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: Frame
     return "".join([*pieces, text[position:]])
 
 
-def _scan(lake: Lake, reader: Reader, snapshot: Snapshot, condition: Condition) -> str:
+def _scan(lake: Lake, reader: Reader, snapshot: Snapshot, condition: Condition, *, described: bool) -> str:
     """The rows of a snapshot. A committed version never changes, so the text of a small one is kept for the next time."""
     s = snapshot
-    key = (s.table_id, s.version, s.latest, s.metadata_version, s.uniform_since, condition.sql, *condition.params.items())
+    key = (
+        s.table_id,
+        s.version,
+        s.latest,
+        s.metadata_version,
+        s.uniform_since,
+        described,
+        condition.sql,
+        *condition.params.items(),
+    )
     known = lake.catalog.scans if reader is lake else {}
     if (text := known.get(key)) is None:
         files = reader.visible(snapshot, condition)
-        text = f"({scan.scan_sql(lake.con.cursor(), snapshot, files)})"
+        text = f"({(scan.metadata_sql if described else scan.scan_sql)(lake.con.cursor(), snapshot, files)})"
         if files.num_rows <= FEW_FILES:
             if len(known) >= MAX_SCANS:
                 known.clear()

@@ -44,7 +44,7 @@ SELECT ordinal, column_path, delta_type, is_partition FROM dl_skip_columns WHERE
 -- name: files
 -- The files of a table at a version, in the order they were added.
 SELECT version, action_order, path, size, modification_time, partition_values, num_records, stats, tags, data_change, dv_id,
-       dv_storage_type, dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality
+       dv_storage_type, dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality, base_row_id, default_row_commit_version
 FROM dl_add_files
 WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version)
 ORDER BY version, action_order;
