@@ -19,15 +19,15 @@ ROOMS = [
     ["protocol", "listing", "uris"],
     ["storage", "statements"],
     ["catalog"],
-    ["predicate"],
+    ["predicate", "rules"],
     ["snapshot", "casts", "frames"],
     ["deletions", "scan", "change_feed", "skip_index", "small_files", "parquet", "changes", "conflicts"],
     ["row_views"],
     ["commit"],
     ["mirror"],
     ["operations", "importer"],
-    ["frontends.references", "frontends.sql"],
-    ["transaction", "table"],
+    ["frontends.references", "frontends.words", "frontends.ddl", "frontends.sql"],
+    ["maintenance", "transaction", "table"],
     ["frontends.functions"],
     ["lake"],
     ["frontends", "demo", "__main__"],
@@ -35,7 +35,7 @@ ROOMS = [
 
 # Who may know sqlglot: what parses SQL. Who may know a catalog's driver: the catalog. DuckDB is both: the engine that
 # everything runs on, and a catalog; what only the catalog may do with it is to connect.
-SQLGLOT = ["statements", "predicate", "frontends", "lake", "transaction"]
+SQLGLOT = ["statements", "predicate", "rules", "frontends", "lake", "transaction"]
 DRIVERS = {"sqlite3", "psycopg", "psycopg_pool"}
 
 
