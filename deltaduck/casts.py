@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from deltaduck.errors import SchemaMismatchError
 from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, decimal_of, literal, quote, to_duckdb
+from deltaduck.rules import is_filled
 
 _INTEGERS = {"byte": 3, "short": 5, "integer": 10, "long": 19}  # decimal digits each needs
 
@@ -13,8 +14,9 @@ _INTEGERS = {"byte": 3, "short": 5, "integer": 10, "long": 19}  # decimal digits
 def projection(given: Mapping[str, DataType | None], target: Struct, *, lenient: bool = False) -> list[tuple[str, str]]:
     """(column, SQL) of every target column, over a source whose columns are matched by name, case-insensitively.
 
-    A source type of None is an untyped NULL. Missing nullable columns become NULL; NOT NULL is enforced by the SQL.
-    SchemaMismatchError names every column that does not fit. lenient: let DuckDB cast what it can, as INSERT does.
+    A source type of None is an untyped NULL. Columns that the source lacks are left out: they are generated, or have their
+    default, or NULL. SchemaMismatchError names every column that does not fit. lenient: let DuckDB cast what it can, as
+    INSERT does.
     """
     by_key = {name.lower(): (name, type_) for name, type_ in given.items()}
     problems = [f"column {n!r} is not in the table" for n in given if target.get(n) is None]
@@ -22,15 +24,14 @@ def projection(given: Mapping[str, DataType | None], target: Struct, *, lenient:
     for f in target:
         found = by_key.get(f.name.lower())
         if found is None:
-            if not f.nullable:
+            if not (f.nullable or is_filled(f)):
                 problems.append(f"column {f.name!r} is NOT NULL and is missing")
-            out.append((f.name, f"CAST(NULL AS {to_duckdb(f.type)})"))
             continue
         name, type_ = found
         if not lenient and type_ is not None and (why := misfit(type_, f.type, f.name)):
             problems.append(why)
             continue
-        out.append((f.name, required(convert(quote(name), type_, f.type), f)))
+        out.append((f.name, convert(quote(name), type_, f.type)))
     if problems:
         raise SchemaMismatchError("; ".join(problems))
     return out

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from deltaduck.parquet import Target
 from deltaduck.predicate import Condition
+from deltaduck.protocol.schema import Struct, to_duckdb
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.snapshot import Snapshot
 
@@ -20,7 +21,9 @@ class Change:
 
     base: the snapshot that was read; None when the table is new. after: the table as it will be.
     skip: the index of the table as it will be; known: all that its index holds, or was staged to hold.
-    adds: one row per new file (`parquet.write_files`). removes: (version, action_order) of live files that go.
+    adds: one row per new file (`parquet.write_files`). removes: (version, action_order, data_change) of live files
+    that go.
+    foreign_files: some of the adds are files that were not written now, whose columns may be others than the table's.
     reads: what was read, as conditions on the skip index. A commit without reads and removes is a blind append.
     info: what else the commitInfo says. copy_options: how its files are written, where not as the table's properties say.
     """
@@ -40,6 +43,7 @@ class Change:
     copy_options: Mapping[str, str | int] = field(default_factory=dict)
     checkpoint: bool = True  # may a checkpoint follow?
     dropped: bool = False
+    foreign_files: bool = False
 
     @property
     def name(self) -> str:
@@ -47,21 +51,28 @@ class Change:
 
     @property
     def replaces_metadata(self) -> bool:
-        """Does it change schema, partitioning, properties or protocol?"""
+        """Does it change schema, partitioning, properties, protocol or name?"""
         a, b = self.base, self.after
-        return a is None or (a.schema, a.partition_columns, dict(a.configuration), a.protocol, a.description) != (
-            b.schema, b.partition_columns, dict(b.configuration), b.protocol, b.description,
+        return a is None or (a.schema, a.partition_columns, dict(a.configuration), a.protocol, a.description, a.name) != (
+            b.schema, b.partition_columns, dict(b.configuration), b.protocol, b.description, b.name,
         )  # fmt: skip
 
     @property
     def replaces_layout(self) -> bool:
         """Will its files hold other columns than those before?"""
         a, b = self.base, self.after
-        return a is None or (a.schema, a.partition_columns) != (b.schema, b.partition_columns)
+        return a is None or (layout(a.schema), a.partition_columns) != (layout(b.schema), b.partition_columns)
 
     @property
     def changes_nothing(self) -> bool:
         return not (self.adds or self.removes or self.app_transactions or self.replaces_metadata or self.dropped)
+
+    @property
+    def adds_own_files(self) -> bool:
+        """Does it add files below the table's own root?"""
+        if not self.foreign_files:
+            return bool(self.adds)
+        return any(not path.startswith(("/", "file:/")) for adds in self.adds for path in adds["path"].to_pylist())
 
     def target(self) -> Target:
         """Where files of this change go."""
@@ -69,7 +80,7 @@ class Change:
         return Target(a.location, a.schema, a.partition_columns, a.configuration, self.skip, self.copy_options)
 
     def removed_keys(self) -> pa.Table | None:
-        """All (version, action_order) that go; None when nothing does."""
+        """All (version, action_order, data_change) that go; None when nothing does."""
         return pa.concat_tables(self.removes) if self.removes else None
 
     def added_files(self) -> pa.Table | None:
@@ -79,3 +90,8 @@ class Change:
     def restaged(self, after: Snapshot, skip: list[SkipColumn]) -> Change:
         """The same change on the way to another schema."""
         return replace(self, after=after, skip=skip, known=[*self.known, *skip])
+
+
+def layout(schema: Struct) -> list[tuple[str, str]]:
+    """What of a schema the data files show: their columns and types, and not what the columns must or may hold."""
+    return [(f.physical_name, to_duckdb(f.type)) for f in schema]

@@ -29,6 +29,12 @@ KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc",
 FEW_FILES = 64  # whose rows are kept until they are published: more are read back
 
 
+ADD_MORE = (  # what an add may say that a file written now does not have
+    "tags", "dv_id", "dv_storage_type", "dv_path_or_inline_dv", "dv_offset", "dv_size_in_bytes", "dv_cardinality",
+    "base_row_id", "default_row_commit_version", "clustering_provider",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Committed:
     """One table's part of a commit that has happened.
@@ -144,14 +150,30 @@ def _move(catalog: Catalog, step: _Step, expected: int, last_ms: int) -> bool:
     scope = {"table_id": step.table_id, "version": step.version, "expected": expected, "commit_ms": step.commit_ms}
     if not catalog.execute(catalog.sql("advance_table"), scope):
         return False
+    if base is not None and base.name != change.name:
+        _rename(catalog, step)
     new_protocol = base is None or base.protocol != change.after.protocol
-    new_files = bool(change.adds) and not change.after.has_files
-    if change.replaces_metadata or new_protocol or new_files:
+    new_files = not change.after.has_files and change.adds_own_files
+    if change.replaces_metadata or new_protocol or new_files or change.foreign_files:
         catalog.run(
-            "redefine_table", table_id=step.table_id, adds=bool(change.adds), new_metadata=change.replaces_metadata,
-            new_layout=change.replaces_layout, new_protocol=new_protocol,
+            "redefine_table", table_id=step.table_id, adds=change.adds_own_files, new_metadata=change.replaces_metadata,
+            new_layout=change.replaces_layout, new_protocol=new_protocol, foreign_files=change.foreign_files,
         )  # fmt: skip
     return True
+
+
+def _rename(catalog: Catalog, step: _Step) -> None:
+    old, new = step.change.base, step.change.name
+    assert old is not None
+    if any(row[0] != step.table_id for row in catalog.rows("head", name_key=new.lower())):
+        raise TableExistsError(f"table {new!r} exists already: choose another name for {old.name!r}")
+    row_views.drop(catalog, old.name)
+    if row_views.is_taken(catalog, new):
+        raise TableExistsError(f"{catalog.name} has a view or table {new!r} of your own: choose another name, or drop it")
+    try:
+        catalog.run("rename_table", table_id=step.table_id, table_name=new, name_key=new.lower())
+    except DuplicateKeyError as e:
+        raise TableExistsError(f"table {new!r} was created by somebody else at the same time") from e
 
 
 def _agree_on_time(catalog: Catalog, steps: Sequence[_Step]) -> None:
@@ -209,14 +231,17 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
         rows.kept = None  # the catalog made them
         next_order += removes.num_rows
     if adds is not None and adds.num_rows:
-        kinds.add("add")
+        rich = change.foreign_files or any(c in adds.column_names for c in ADD_MORE)
+        kinds |= {"add", "add_rich"} if rich else {"add"}
         _add(rows, scope, adds, next_order, skip_index.names(change.skip))
+        if rich:
+            rows.kept = None
     _insert_version(rows, change, scope, commit_ms, commit_id, isolation, _metrics(adds, removes))
     interval = int(after.configuration.get("delta.checkpointInterval", "10"))
     is_checkpoint = change.checkpoint and version > 0 and version % interval == 0
     catalog.run("insert_outbox", **scope, is_checkpoint=is_checkpoint)
-    if change.replaces_metadata or ("add" in kinds and not after.has_files):
-        row_views.publish(catalog, after, step.table_id, has_files=after.has_files or "add" in kinds)
+    if change.replaces_metadata or change.foreign_files or ("add" in kinds and not after.has_files):
+        row_views.publish(catalog, after, step.table_id, has_files=after.has_files or change.adds_own_files)
     in_order = tuple(kind for kind in KINDS if kind in kinds)
     if base is not None and kinds <= {"commit_info", "txn", "remove", "add"} and (after.has_files or "add" not in kinds):
         catalog.moved(after.name, version, commit_ms)
@@ -276,7 +301,7 @@ def _insert_metadata(rows: _Rows, scope: dict[str, int], after: Snapshot, commit
 
 def _remove(catalog: Catalog, change: Change, scope: dict[str, int], removes: pa.Table, first_order: int, commit_ms: int) -> None:
     with catalog.staged("dl_staged_removes", removes):
-        catalog.run("insert_removes", **scope, first_order=first_order - 1, commit_ms=commit_ms, data_change=True)
+        catalog.run("insert_removes", **scope, first_order=first_order - 1, commit_ms=commit_ms)
         catalog.run("close_intervals", **scope)
     ((count,),) = catalog.rows("count_removes", **scope)
     if count != removes.num_rows:  # a file to remove is gone: only a conflict check that missed something gets here
@@ -287,8 +312,14 @@ def _add(rows: _Rows, scope: dict[str, int], adds: pa.Table, first_order: int, s
     n = adds.num_rows
     order = pa.array(np.arange(first_order, first_order + n, dtype=np.int64))
     version = pa.repeat(pa.scalar(scope["version"], pa.int64()), n)
-    files = adds.select(ADD_SCHEMA.names).append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
+    known = [c for c in (*ADD_SCHEMA.names, *ADD_MORE) if c in adds.column_names]
+    files = adds.select(known)
+    if "dv_id" in known:
+        files = files.set_column(known.index("dv_id"), "dv_id", files["dv_id"].fill_null(""))
+    files = files.append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
     rows.insert_files(files.append_column("version", version).append_column("action_order", order))
+    for name in {*skip_names} - {*adds.column_names}:  # columns that came after the files
+        adds = adds.append_column(name, pa.nulls(n))
     index = adds.select(skip_names).append_column("version", version).append_column("action_order", order)
     rows.catalog.ingest(f"dl_skip_{scope['table_id']}", index)
 

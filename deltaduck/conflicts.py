@@ -25,6 +25,11 @@ def check(catalog: Catalog, change: Change, actual: int, *, serializable: bool) 
             raise conflict(f"{found[0][1]} in version {found[0][0]}")
     if change.replaces_metadata:
         raise conflict("this commit changes its schema or properties, and must see every other commit")
+    if (removes := change.removed_keys()) is not None:
+        with catalog.staged("dl_staged_removes", removes):
+            ((version,),) = catalog.rows("conflicting_own", table_id=base.table_id)
+        if version is not None:
+            raise conflict(f"version {version} removed files that this commit removes")
     for condition in change.reads:
         join = f"JOIN dl_skip_{base.table_id} s ON s.version = a.version AND s.action_order = a.action_order"
         for name, what in (("conflicting_remove", "removed"), ("conflicting_add", "added")):

@@ -30,10 +30,11 @@ from deltaduck.changes import Change
 from deltaduck.commit import Committed
 from deltaduck.errors import CatalogError, CommitConflictError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
-from deltaduck.frontends import functions, references, sql
+from deltaduck.frontends import ddl, functions, references, sql, words
 from deltaduck.importer import replay
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror import Mirror
+from deltaduck.operations import convert
 from deltaduck.operations.create import place_name
 from deltaduck.predicate import Condition
 from deltaduck.snapshot import Snapshot
@@ -176,6 +177,27 @@ class Lake:
             self.catalog, os.fspath(path), name, dry_run=dry_run, up_to_version=up_to_version, resume=resume, force=force,
             checkpoint_only=checkpoint_only, skip_validation=skip_validation, progress=progress,
         )  # fmt: skip
+
+    def convert(
+        self,
+        directory: str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        partition_by: Sequence[str] | Mapping[str, str] | None = None,
+        configuration: Mapping[str, str] | None = None,
+        description: str | None = None,
+    ) -> DeltaTable:
+        """Make a table of the Parquet files below a directory, which stay where they are. Footers are read, rows are not.
+
+        name: the directory's unless told. partition_by: the columns of a Hive layout (``day=2024-01-01/``), with SQL types
+        where a mapping says so; found in the directories' names when not told. StorageError, SchemaMismatchError,
+        TableExistsError.
+        """
+        with self.begin() as tx:
+            convert.convert(
+                tx, os.fspath(directory), name, partition_by=partition_by, configuration=configuration, description=description
+            )
+        return self.table(name or os.path.basename(storage.normalize(directory)))
 
     def drop_table(self, table: str) -> None:
         """Take a table out of the lake. Its data files and its mirrored log stay where they are."""
@@ -346,15 +368,15 @@ class Lake:
 
     def run_sql(self, query: str, tx: Transaction | None, caller: FrameType | None) -> Any:
         """Run one or more statements, in a transaction or each in its own; what the last one answers."""
+        statements = words.split(query)
+        if len(statements) > 1:
+            return [self.run_sql(statement, tx, caller) for statement in statements][-1]
+        if (answer := ddl.run(self, query, tx)) is not None:
+            return answer
         try:
-            trees = references.parse(query) if not references.EXPLAIN.match(query) else []
+            trees = references.parse(query) if not references.EXPLAIN.match(query) else ()
         except SqlglotError:
-            trees = []
-        if len(trees) > 1:
-            result = None
-            for tree in trees:
-                result = self.run_sql(tree.sql("duckdb"), tx, caller)
-            return result
+            trees = ()
         if not trees or not sql.is_write(self, trees[0]):
             if trees and isinstance(trees[0], exp.Transaction | exp.Commit | exp.Rollback):
                 raise UnsupportedFeatureError(

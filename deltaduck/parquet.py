@@ -12,6 +12,7 @@ from urllib.parse import quote as quote_path
 import duckdb
 import pyarrow as pa
 
+from deltaduck import rules as table_rules
 from deltaduck import small_files, storage
 from deltaduck.casts import NOT_NULL_MARK
 from deltaduck.errors import (
@@ -27,6 +28,7 @@ from deltaduck.protocol import partitions, stats
 from deltaduck.protocol.features import size_bytes
 from deltaduck.protocol.schema import Struct, literal, quote
 from deltaduck.protocol.stats import SkipColumn
+from deltaduck.rules import Rule
 
 TARGET_FILE_SIZE = 256 << 20
 ADD_SCHEMA = pa.schema(
@@ -48,20 +50,31 @@ class Target:
     configuration: Mapping[str, str]
     skip: Sequence[SkipColumn]
     copy_options: Mapping[str, str | int] = field(default_factory=dict)  # COPY's own, over what the properties say
+    splits: bool = True  # into files of the target size; rows that are not split keep their order
 
 
 def write_files(
-    connection: Any, from_sql: str, columns: Sequence[tuple[str, str]], target: Target, now_ms: int, dl_frame: Any = None
-) -> tuple[pa.Table, list[str]]:
+    connection: Any, from_sql: str, columns: Sequence[tuple[str, str]], target: Target, now_ms: int,
+    rules: Sequence[Rule] | None = (), dl_frame: Any = None,
+) -> tuple[pa.Table, list[str]]:  # fmt: skip
     """Write the rows of a FROM item: one row per file with its add action and skip index values, and the files' names.
 
-    columns: (name, SQL) in the table's order, of exactly the table's types. dl_frame: rows for a FROM item of that name,
-    which DuckDB finds in this function's variables. The files are durable on return, and
-    nothing refers to them yet.
+    columns: (name, SQL) of exactly the table's types; those left out are generated, or have their default, or NULL.
+    rules: what the rows must satisfy beside the table's own rules; None for rows that the table holds already.
+    dl_frame: rows for a FROM item of that name, which DuckDB finds in this function's variables.
+    The files are durable on return, and nothing refers to them yet.
     """
+    counted: list[tuple[Rule, str]] = []
+    given = from_sql
+    if rules is not None:
+        from_sql, columns, counted = table_rules.guarded(from_sql, columns, target.schema, target.configuration, rules)
     prefix = f"part-{uuid.uuid4().hex[:8]}-"
     codec = target.configuration.get("delta.parquet.compression.codec", "snappy").lower()
-    as_given = not (target.partition_columns or target.copy_options) and all(sql == quote(name) for name, sql in columns)
+    as_given = (
+        from_sql is given
+        and not (target.partition_columns or target.copy_options)
+        and all(sql == quote(name) for name, sql in columns)
+    )
     try:
         if as_given and small_files.fits(dl_frame, target.schema, codec):
             rows = [small_files.write(dl_frame, target.schema, codec, f"{target.location}/{prefix}{uuid.uuid4()}.parquet")]
@@ -71,14 +84,14 @@ def write_files(
             rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
     except (duckdb.Error, OSError) as e:
         storage.remove_begun(target.location, prefix)
-        raise translate(e, target.location) from e
+        raise table_rules.explained(connection, e, counted, dl_frame) or translate(e, target.location) from e
     files = [row["filename"] for row in rows]
     try:
         storage.remove([row["filename"] for row in rows if not row["count"]])  # what a source without rows leaves
         rows = [row for row in rows if row["count"]]
         files = [row["filename"] for row in rows]
         storage.persist(files)
-        return _adds(rows, target, now_ms), files
+        return adds_of(rows, target, now_ms), files
     except BaseException:
         storage.remove(files)
         raise
@@ -91,18 +104,23 @@ def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: T
         f = target.schema.get(name)
         assert f is not None
         select.append(f"{partitions.serialize(sql, f.type) if name in parts else sql} AS {quote(f.physical_name)}")
-    options = ["FORMAT parquet", "RETURN_STATS", "APPEND", f"FILENAME_PATTERN '{prefix}{{uuid}}'"]
+    options = ["FORMAT parquet", "RETURN_STATS"]
     choices: dict[str, str | int] = {"COMPRESSION": codec}
+    place = target.location
+    if not parts and not target.splits:
+        place += f"/{prefix}{uuid.uuid4()}.parquet"
+    else:
+        options += ["APPEND", f"FILENAME_PATTERN '{prefix}{{uuid}}'"]
     if parts:
         options.append(f"PARTITION_BY ({', '.join(quote(p) for p in target.partition_columns)})")
-    else:
+    elif target.splits:
         choices["FILE_SIZE_BYTES"] = size_bytes(target.configuration, "delta.targetFileSize", TARGET_FILE_SIZE)
     options += [f"{name} {value}" for name, value in (choices | dict(target.copy_options)).items()]
-    return f"COPY (SELECT {', '.join(select)} FROM {from_sql}) TO {literal(target.location)} ({', '.join(options)})"
+    return f"COPY (SELECT {', '.join(select)} FROM {from_sql}) TO {literal(place)} ({', '.join(options)})"
 
 
-def _adds(written: Sequence[Mapping[str, Any]], target: Target, now_ms: int) -> pa.Table:
-    """Add actions and skip index values of the files that COPY wrote."""
+def adds_of(written: Sequence[Mapping[str, Any]], target: Target, now_ms: int) -> pa.Table:
+    """Add actions and skip index values of files, from what COPY ... RETURN_STATS says of each."""
     leaves = stats.indexed_leaves(target.schema, target.partition_columns, target.configuration)
     columns: dict[str, list[Any]] = {name: [] for name in ADD_SCHEMA.names}
     index: dict[str, list[Any]] = {name: [] for c in target.skip for name, _ in c.definitions()}
@@ -128,6 +146,22 @@ def _adds(written: Sequence[Mapping[str, Any]], target: Target, now_ms: int) -> 
     kinds = {name: ARROW_INDEX[kind] for c in target.skip for name, kind in c.definitions()}
     arrays = {name: pa.array(columns[name], ADD_SCHEMA.field(name).type) for name in ADD_SCHEMA.names}
     return pa.table(arrays | {name: pa.array(index[name], kind) for name, kind in kinds.items()})
+
+
+def in_partition(adds: pa.Table, target: Target, directory: str, values: str) -> pa.Table:
+    """Adds of files that were written as one partition, in its directory, as adds of the partitioned table.
+
+    directory: as the log spells it, relative to the table's root; values: the partition's, as JSON."""
+    n, parts = adds.num_rows, json.loads(values)
+    columns = {name: adds[name] for name in adds.column_names}
+    columns["partition_values"] = pa.array([values] * n, pa.string())
+    if directory:
+        columns["path"] = pa.array([f"{directory}/{path}" for path in adds["path"].to_pylist()], pa.string())
+    for c in target.skip:
+        if c.is_partition:
+            kind = ARROW_INDEX[c.definitions()[0][1]]
+            columns[c.value] = pa.array([_partition_index_value(c, parts[c.path[0]])] * n, kind)
+    return pa.table(columns)
 
 
 def _partition_index_value(column: SkipColumn, text: str | None) -> Any:

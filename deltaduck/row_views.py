@@ -6,6 +6,8 @@ Other catalogs have no such views: only DuckDB reads Parquet.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from deltaduck import scan
 from deltaduck.catalog import Catalog
 from deltaduck.protocol import partitions
@@ -15,14 +17,21 @@ from deltaduck.snapshot import Snapshot
 LIVE = "removed_version IS NULL"
 AT = "version <= at_version AND (removed_version IS NULL OR removed_version > at_version)"
 
+# Directories outside of the table's own where its files are: a shallow clone's.
+FOREIGN = """
+    SELECT DISTINCT regexp_replace(url_decode(regexp_replace(path, '^file:/*', '/')), '/[^/]*$', '') AS place
+    FROM dl_add_files WHERE table_id = :table_id AND (path LIKE '/%' OR path LIKE 'file:/%') ORDER BY place
+"""
+
 
 def publish(catalog: Catalog, snapshot: Snapshot, table_id: int, *, has_files: bool) -> None:
     """(Re)create the view and the macro of a table."""
     if catalog.database != "duckdb" or not snapshot.schema.fields:
         return
     view, macro = quote(snapshot.name), quote(snapshot.name + "_at")
-    catalog.execute(f"CREATE OR REPLACE VIEW {view} AS {rows_sql(snapshot, table_id, LIVE, has_files)}")
-    catalog.execute(f"CREATE OR REPLACE MACRO {macro}(at_version) AS TABLE {rows_sql(snapshot, table_id, AT, has_files)}")
+    globs = [_escaped(place) + "/*.parquet" for (place,) in catalog.fetch(FOREIGN, {"table_id": table_id})]
+    catalog.execute(f"CREATE OR REPLACE VIEW {view} AS {rows_sql(snapshot, table_id, LIVE, has_files, globs)}")
+    catalog.execute(f"CREATE OR REPLACE MACRO {macro}(at_version) AS TABLE {rows_sql(snapshot, table_id, AT, has_files, globs)}")
 
 
 def is_taken(catalog: Catalog, name: str) -> bool:
@@ -68,15 +77,24 @@ def refuse(catalog: Catalog, snapshot: Snapshot, reason: str) -> None:
 
 
 def _glob(snapshot: Snapshot) -> str:
-    return literal(snapshot.location.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]") + "/**/*.parquet")
+    return literal(_escaped(snapshot.location) + "/**/*.parquet")
 
 
-def rows_sql(snapshot: Snapshot, table_id: int, alive: str, has_files: bool) -> str:
-    """A query of a table's rows over the catalog's own tables: DuckDB globs, and opens only the files that are asked for."""
-    if not has_files:  # a glob that matches nothing is an error
+def _escaped(place: str) -> str:
+    """A directory's name, in a glob."""
+    return place.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
+
+
+def rows_sql(snapshot: Snapshot, table_id: int, alive: str, has_files: bool, globs: Sequence[str] = ()) -> str:
+    """A query of a table's rows over the catalog's own tables: DuckDB globs, and opens only the files that are asked for.
+
+    globs: where files outside of the table's directory are.
+    """
+    own = [_escaped(snapshot.location) + "/**/*.parquet"] if has_files else []  # a glob that matches nothing is an error
+    if not own and not globs:
         return scan.empty_sql(snapshot.schema)
-    glob = _glob(snapshot)
-    source = f"read_parquet({glob}, hive_partitioning=false, filename='dl_filename', schema={scan.schema_map(snapshot)})"
+    glob = ", ".join(map(literal, [*own, *globs]))
+    options = f"hive_partitioning=false, filename='dl_filename', schema={scan.schema_map(snapshot)}"
     values = [(i, f) for i, f in enumerate(snapshot.schema) if f.name in snapshot.partition_columns]
     live = ", ".join(
         [f"{scan.full_path('path', snapshot.location)} AS dl_path"]
@@ -87,6 +105,7 @@ def rows_sql(snapshot: Snapshot, table_id: int, alive: str, has_files: bool) -> 
         for i, f in enumerate(snapshot.schema)
     )
     return (
-        f"SELECT {columns} FROM {source} r JOIN (SELECT {live} FROM dl_add_files WHERE table_id = {table_id} AND {alive}) l "
+        f"SELECT {columns} FROM read_parquet([{glob}], {options}) r "
+        f"JOIN (SELECT {live} FROM dl_add_files WHERE table_id = {table_id} AND {alive}) l "
         "ON r.dl_filename = l.dl_path"
     )

@@ -207,4 +207,18 @@ def files(catalog: Catalog, snapshot: Snapshot, condition: Condition | None = No
         params |= condition.params
         keys = f"SELECT version, action_order FROM dl_skip_{snapshot.table_id} s WHERE {condition.sql}"
         sql = sql.replace("ORDER BY", f"  AND (version, action_order) IN ({keys})\nORDER BY")
-    return catalog.fetch_arrow(sql, params)
+    found = catalog.fetch_arrow(sql, params)
+    if snapshot.version < snapshot.latest:
+        _require_files(catalog, snapshot, found)
+    return found
+
+
+def _require_files(catalog: Catalog, snapshot: Snapshot, files: pa.Table) -> None:
+    """VersionNotFoundError when VACUUM has deleted any of these files of an old version."""
+    gone = {path for (path,) in catalog.rows("deleted_paths", table_id=snapshot.table_id, version=snapshot.version)}
+    if gone and (missing := [path for path in files["path"].to_pylist() if path in gone]):
+        ((whole,),) = catalog.rows("first_whole_version", table_id=snapshot.table_id)
+        raise VersionNotFoundError(
+            f"table {snapshot.name!r} cannot be read at version {snapshot.version}: VACUUM has deleted {len(missing)} of its "
+            f"files, such as {missing[0]}; versions from {whole} on are whole"
+        )

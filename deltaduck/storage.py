@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from deltaduck.errors import StorageError
 
@@ -72,6 +73,13 @@ def list_log(root: str) -> dict[str, tuple[int, int]] | None:
 def exists(root: str, path: str) -> bool:
     with _translated(root, path, "look up"):
         return os.path.lexists(os.path.join(root, path))
+
+
+def locate(root: str, path: str) -> tuple[str, str]:
+    """(root, path) of a file that a log names: relative to the table's root, or absolute."""
+    if path.startswith(("/", "file:/")):
+        return "/", "/" + unquote(path.removeprefix("file:")).lstrip("/")
+    return root, unquote(path)
 
 
 def put_if_absent(root: str, path: str, data: bytes, *, modified_ms: int | None = None) -> bool:

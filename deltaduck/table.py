@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from deltaduck import add_actions, parquet, properties, scan, storage, uris
+from deltaduck import add_actions, parquet, properties, scan, skip_index, storage, uris
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.errors import (
@@ -24,6 +24,8 @@ from deltaduck.errors import (
     VersionNotFoundError,
 )
 from deltaduck.listing import size_text, utc
+from deltaduck.maintenance import TableAlterer, TableOptimizer
+from deltaduck.operations import restore, vacuum
 from deltaduck.operations.create import as_schema
 from deltaduck.protocol.schema import arrow_schema, quote, to_duckdb
 from deltaduck.shapes import DeltaTableConfig, History, Metadata, ProtocolVersions, Schema
@@ -362,6 +364,47 @@ class DeltaTable:
         """Set columns to SQL expressions over the old row, where it matches: {"rows": changed, "files": rewritten}."""
         with self._lake.begin() as tx:
             return tx.update(self.name, updates, predicate)
+
+    # --- what it is made into
+
+    @property
+    def alter(self) -> TableAlterer:
+        """Change columns, constraints, properties, name."""
+        return TableAlterer(self)
+
+    @property
+    def optimize(self) -> TableOptimizer:
+        """Put small files together, or sort rows: ``optimize.compact()``, ``optimize.z_order([...])``."""
+        return TableOptimizer(self)
+
+    def vacuum(
+        self, retention_hours: float | None = None, dry_run: bool = True, enforce_retention_duration: bool = True, *,
+        full: bool = False, keep_versions: list[int] | None = None,
+    ) -> list[str]:  # fmt: skip
+        """Delete, or only list, data files that no version within the retention needs: their paths in the table.
+
+        retention_hours: unless told, ``delta.deletedFileRetentionDuration``, a week by default. full: look into the directory
+        too, for what crashed writers left. keep_versions: versions that stay whole whatever their age.
+        """
+        return vacuum.vacuum(
+            self._lake, self.name, retention_hours, dry_run=dry_run,
+            enforce_retention_duration=enforce_retention_duration, full=full, keep_versions=keep_versions,
+        )  # fmt: skip
+
+    def restore(
+        self, target: int | dt.datetime | dt.date | str, *, ignore_missing_files: bool = False,
+        protocol_downgrade_allowed: bool = False,
+    ) -> dict[str, int]:  # fmt: skip
+        """Make the table what it was at a version or time, in a new commit. StorageError lists files that are deleted."""
+        with self._lake.begin() as tx:
+            return restore.restore(
+                tx, self.name, target,
+                ignore_missing_files=ignore_missing_files, protocol_downgrade_allowed=protocol_downgrade_allowed,
+            )  # fmt: skip
+
+    def rebuild_index(self) -> int:
+        """Derive the skip index anew from the log's statistics; how many files it has. It holds nothing that the log has not."""
+        return skip_index.rebuild(self._lake.catalog, self._lake.con, self._snapshot())
 
     # --- for people
 

@@ -205,18 +205,32 @@ class Transaction:
         """Put a change in the place of the one before."""
         self._changes[change.name.lower()] = change
 
+    def rename(self, change: Change, after: Snapshot) -> None:
+        """Know the table of a change by another name from here on."""
+        self._changes.pop(change.name.lower())
+        if after.name.lower() != change.name.lower():
+            self._snapshots[change.name.lower()] = None
+        change.after = after
+        self.stage(change)
+
     def add(self, change: Change, adds: pa.Table, files: list[str]) -> None:
         """Stage new files; `files` are their names, to be deleted should the transaction roll back."""
         if adds.num_rows:
             change.adds.append(adds)
             self._written += files
 
-    def remove(self, change: Change, files: pa.Table) -> None:
-        """Take files out: committed ones are removed by the commit, staged ones are as if they had never been."""
+    def remove(self, change: Change, files: pa.Table, *, data_change: bool = True) -> None:
+        """Take files out: committed ones are removed by the commit, staged ones are as if they had never been.
+
+        data_change: False when the same rows are added again.
+        """
+        if data_change and files.num_rows:
+            rewrite.require_removable(change)
         if "version" in files.column_names and files.num_rows:
             committed = files.filter(pc.is_valid(files["version"]))
             if committed.num_rows:
-                change.removes.append(committed.select(["version", "action_order"]))
+                keys = committed.select(["version", "action_order"])
+                change.removes.append(keys.append_column("data_change", pa.repeat(pa.scalar(data_change), keys.num_rows)))
         gone = files["path"].combine_chunks() if files.num_rows else pa.array([], pa.string())
         change.adds = [t for t in (a.filter(pc.invert(pc.is_in(a["path"], gone))) for a in change.adds) if t.num_rows]
 

@@ -19,7 +19,7 @@ ROOMS = [
     ["protocol", "listing", "uris"],
     ["storage", "statements"],
     ["catalog"],
-    ["predicate"],
+    ["predicate", "rules"],
     ["snapshot", "casts", "frames"],
     ["deletions", "scan", "change_feed", "skip_index", "small_files", "parquet", "changes", "conflicts", "shapes"],
     ["add_actions", "properties"],
@@ -27,8 +27,8 @@ ROOMS = [
     ["commit"],
     ["mirror"],
     ["operations", "importer"],
-    ["frontends.references", "frontends.sql"],
-    ["transaction", "table"],
+    ["frontends.references", "frontends.words", "frontends.ddl", "frontends.sql"],
+    ["maintenance", "transaction", "table"],
     ["frontends.functions"],
     ["lake"],
     ["lakes"],
@@ -37,7 +37,7 @@ ROOMS = [
 
 # Who may know sqlglot: what parses SQL. Who may know a catalog's driver: the catalog. DuckDB is both: the engine that
 # everything runs on, and a catalog; what only the catalog may do with it is to connect.
-SQLGLOT = ["statements", "predicate", "frontends", "lake", "transaction"]
+SQLGLOT = ["statements", "predicate", "rules", "frontends", "lake", "transaction"]
 DRIVERS = {"sqlite3", "psycopg", "psycopg_pool"}
 
 

@@ -32,7 +32,9 @@ from deltaduck._version import __version__
 from deltaduck.errors import CatalogError, DeltaduckError
 from deltaduck.lake import Lake, connect
 from deltaduck.listing import size_text
+from deltaduck.operations import optimize as optimizing
 from deltaduck.parquet import translate
+from deltaduck.protocol.features import size_bytes
 
 
 class Group(TyperGroup):
@@ -194,6 +196,56 @@ def import_(
 
 
 @app.command()
+def optimize(
+    table: Table,
+    lake: LakePath = DEFAULT_LAKE,
+    where: Annotated[str | None, typer.Option("--where", help="Only partitions that match this SQL.")] = None,
+    zorder: Annotated[str | None, typer.Option("--zorder", help="Sort rows by these columns, comma-separated.")] = None,
+    target_size: Annotated[str | None, typer.Option("--target-size", help="How large files get, such as 128mb.")] = None,
+) -> None:
+    """Put small files together, or sort rows. The rows stay what they are, and nobody has to wait."""
+    size = None if target_size is None else size_bytes({"size": target_size}, "size", 0)
+    with open_lake(lake) as opened:
+        if zorder is None:
+            found = optimizing.compact(opened, table, where, size)
+        else:
+            found = optimizing.z_order(opened, table, [c.strip() for c in zorder.split(",")], where, size)
+        typer.echo(f"{found['numFilesRemoved']} files became {found['numFilesAdded']}, of {found['totalConsideredFiles']}")
+
+
+@app.command()
+def vacuum(
+    table: Table,
+    lake: LakePath = DEFAULT_LAKE,
+    retain: Annotated[float | None, typer.Option("--retain", metavar="HOURS", help="Unless told, as the table says.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the files; without it they are only listed.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Look into the directory for what crashed writers left.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Let --retain be less than the table's retention.")] = False,
+) -> None:
+    """List, or delete, data files that no version within the retention needs."""
+    with open_lake(lake) as opened:
+        paths = opened.table(table).vacuum(retain, not delete, not force, full=full)
+        for path in paths:
+            typer.echo(terminal.printable(path))
+        typer.echo(f"{len(paths)} files {'deleted' if delete else 'would be deleted; --delete does it'}", err=True)
+
+
+@app.command()
+def restore(
+    table: Table,
+    lake: LakePath = DEFAULT_LAKE,
+    version: Annotated[int | None, typer.Option("--version", help="To a version.")] = None,
+    timestamp: Annotated[str | None, typer.Option("--timestamp", help="To a time, such as 2024-12-31T23:59:59+00:00.")] = None,
+) -> None:
+    """Make a table what it was at a version or a time, in a new commit."""
+    if (version is None) == (timestamp is None):
+        raise typer.BadParameter("say --version or --timestamp")
+    with open_lake(lake) as opened:
+        found = opened.table(table).restore(version if timestamp is None else timestamp)  # type: ignore[arg-type]
+        typer.echo(f"{found['numRestoredFile']} files restored, {found['numRemovedFile']} removed")
+
+
+@app.command()
 def schema(
     database: Annotated[Database, typer.Option("--database", "-d", help="Whose SQL.")] = Database.duckdb,
 ) -> None:
@@ -222,6 +274,13 @@ def reconcile(table: AnyTable = None, lake: LakePath = DEFAULT_LAKE) -> None:
     """Publish every commit that is not published yet."""
     with open_lake(lake) as opened:
         typer.echo(f"{opened.mirror.reconcile(table)} versions published")
+
+
+@mirror.command()
+def clean(table: AnyTable = None, lake: LakePath = DEFAULT_LAKE) -> None:
+    """Delete commits and checkpoints from the published logs that are older than the log's retention."""
+    with open_lake(lake) as opened:
+        typer.echo(f"{opened.mirror.clean_up(table)} files deleted")
 
 
 @mirror.command()

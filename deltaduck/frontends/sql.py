@@ -16,7 +16,7 @@ from sqlglot.errors import SqlglotError
 from deltaduck import frames, scan
 from deltaduck.errors import QueryError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
-from deltaduck.frontends import references
+from deltaduck.frontends import ddl, references
 from deltaduck.frontends.references import Reference
 from deltaduck.parquet import translate
 from deltaduck.predicate import Condition
@@ -343,27 +343,21 @@ def _create(lake: Lake, tx: Any, tree: exp.Create, caller: FrameType | None) -> 
     properties = tree.args.get("properties")
     parts = properties.find(exp.PartitionedByProperty) if properties else None
     partition_by = [i.name for i in parts.this.expressions] if parts else None
+    columns, properties, comment, location = ddl.definition(tree)
     if tree.expression is not None:
         query = plan(lake, tx, tree.expression.sql("duckdb"), caller)
+        if columns.fields:
+            raise UnsupportedFeatureError(f"CREATE TABLE {name}: AS SELECT says the columns, so leave the list of columns out")
+        if location is not None:
+            raise UnsupportedFeatureError(f"CREATE TABLE {name}: LOCATION goes with a list of columns, not with AS SELECT")
         how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite"} if replace else {"mode": "error"}
-        counts: dict[str, int] = tx.write(name, _rows(lake, query), partition_by=partition_by, **how)
+        counts: dict[str, int] = tx.write(
+            name, _rows(lake, query), partition_by=partition_by, configuration=properties, description=comment, **how
+        )
         return counts
     if replace:
         raise UnsupportedFeatureError(f"CREATE OR REPLACE TABLE {name} needs AS SELECT: the table exists")
     if not isinstance(tree.this, exp.Schema):
         raise QueryError(f"CREATE TABLE {name} needs columns or AS SELECT")
-    tx.create_table(name, _columns(tree.this), partition_by=partition_by)
+    tx.create_table(name, columns, partition_by=partition_by, configuration=properties, description=comment, location=location)
     return {}
-
-
-def _columns(schema: exp.Schema) -> dict[str, str]:
-    columns = {}
-    for column in schema.expressions:
-        if not isinstance(column, exp.ColumnDef):
-            raise UnsupportedFeatureError(f"table constraint {column.sql('duckdb')} is not supported: leave it out")
-        kinds = [c.args["kind"] for c in column.constraints]
-        if other := [k for k in kinds if not isinstance(k, exp.NotNullColumnConstraint)]:
-            raise UnsupportedFeatureError(f"column {column.name!r}: {other[0].sql('duckdb')} is not supported: leave it out")
-        required = any(not k.args.get("allow_null") for k in kinds)
-        columns[column.name] = column.args["kind"].sql("duckdb") + (" NOT NULL" if required else "")
-    return columns

@@ -13,6 +13,7 @@ from deltaduck.catalog.base import now_ms
 from deltaduck.commit import KINDS, Committed
 from deltaduck.errors import CatalogError, DeltaduckError, MirrorError, TableNotFoundError
 from deltaduck.listing import Listing, utc
+from deltaduck.mirror import cleanup
 from deltaduck.mirror.checkpoint import write_checkpoint
 from deltaduck.mirror.publish import publish_commit
 from deltaduck.mirror.verify import Verification, verify_table
@@ -107,6 +108,17 @@ class Mirror:
         with self._lock:
             self.flush()
         return verify_table(self._catalog, self._engine(), snapshots.load(self._catalog, table))
+
+    def clean_up(self, table: str | None = None) -> int:
+        """Delete what the published logs no longer need, for one table or all; how many files went.
+
+        Commits and checkpoints go that are older than ``delta.logRetentionDuration`` (30 days) and than a checkpoint that is.
+        Tables with ``delta.enableExpiredLogCleanup = false`` keep theirs. The catalog forgets nothing.
+        """
+        with self._lock:
+            self.flush()
+            names = [row[0] for row in self._catalog.rows("list_tables")] if table is None else [table]
+            return sum(cleanup.clean_up(self._catalog, snapshots.load(self._catalog, name), now_ms()) for name in names)
 
     def _reconcile_table(self, table_id: int) -> tuple[int, str | None]:
         """(versions published, why it stopped) for what a table owes, oldest first."""

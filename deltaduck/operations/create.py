@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from deltaduck import skip_index, storage
-from deltaduck.changes import Change
+from deltaduck import rules, skip_index, storage
+from deltaduck.changes import Change, layout
 from deltaduck.errors import SchemaMismatchError
 from deltaduck.protocol import stats
 from deltaduck.protocol.features import check_properties, protocol_for, upgraded
@@ -42,13 +42,15 @@ def create(
     partition_columns = checked_partitions(schema, partition_by or ())
     configuration = {k: str(v) for k, v in (configuration or {}).items()}
     check_properties(configuration)
+    rules.validate(tx.lake.con.cursor(), schema, configuration)
     place = storage.normalize(location) if location else tx.lake.place(name)
     storage.make_root(place)
     after = Snapshot(
         table_id=-1, name=name, location=place, version=-1, latest=-1, uniform_since=NEVER_UNIFORM, has_files=False,
         metadata_version=-1, protocol_version=-1, commit_ms=-1,
         metadata_id=str(uuid.uuid4()), metadata_name=name, description=description, schema=schema,
-        partition_columns=partition_columns, configuration=configuration, created_ms=None, protocol=protocol_for(schema),
+        partition_columns=partition_columns, configuration=configuration, created_ms=None,
+        protocol=protocol_for(schema, configuration),
     )  # fmt: skip
     change = Change(None, after, index_columns(after, []), operation="CREATE TABLE")
     change.parameters = {"partitionBy": json.dumps(partition_columns), "properties": json.dumps(configuration, sort_keys=True)}
@@ -98,9 +100,11 @@ def change_schema(change: Change, schema: Struct, partition_columns: Sequence[st
     if (schema, parts) == (change.after.schema, change.after.partition_columns):
         return change
     check_names(schema)
+    same = (layout(schema), parts) == (layout(change.after.schema), change.after.partition_columns)
     after = replace(
-        change.after, schema=schema, partition_columns=parts, uniform_since=NEVER_UNIFORM,
-        protocol=upgraded(change.after.protocol, schema),
+        change.after, schema=schema, partition_columns=parts,
+        uniform_since=change.after.uniform_since if same else NEVER_UNIFORM,
+        protocol=upgraded(change.after.protocol, schema, change.after.configuration),
     )  # fmt: skip
     return change.restaged(after, index_columns(after, [*change.known, *change.skip]))
 
@@ -115,7 +119,7 @@ def as_schema(connection: Any, schema: Any) -> Struct:
             plain = Struct(tuple(Field(n, from_duckdb(t, n)) for n, t in zip(relation.columns, relation.types, strict=True)))
             return with_nullability(plain, schema)
         case Mapping():
-            return Struct(tuple(_field(name, str(text)) for name, text in schema.items()))
+            return Struct(tuple(field_of(name, str(text)) for name, text in schema.items()))
         case str():
             return parse_schema(schema)
     if hasattr(schema, "to_json"):  # a Delta schema of our own, or of the deltalake package
@@ -125,7 +129,8 @@ def as_schema(connection: Any, schema: Any) -> Struct:
     raise SchemaMismatchError(f"a schema is a pyarrow Schema or a dict of column to SQL type, not {type(schema).__name__}")
 
 
-def _field(name: str, text: str) -> Field:
+def field_of(name: str, text: str) -> Field:
+    """A column of a DuckDB type, with NOT NULL behind it or not. SchemaMismatchError."""
     required = re.search(r"\s+NOT\s+NULL\s*$", text, re.IGNORECASE)
     kind = text[: required.start()] if required else text
     try:

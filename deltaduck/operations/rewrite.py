@@ -17,6 +17,7 @@ from deltaduck.errors import ConstraintViolationError, SchemaMismatchError
 from deltaduck.predicate import Condition
 from deltaduck.protocol.features import check_writable
 from deltaduck.protocol.schema import quote, to_duckdb
+from deltaduck.rules import GENERATED
 
 if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
@@ -50,6 +51,7 @@ def update_rows(tx: Transaction, change: Change, assignments: Mapping[str, str],
         columns = [
             (f.name, f"CASE WHEN {hit} THEN {new[f.name]} ELSE {quote(f.name)} END" if f.name in new else quote(f.name))
             for f in schema
+            if f.name in new or GENERATED not in f.metadata  # generated values follow from the new ones
         ]
         _replace(tx, change, files, columns, "")
     return {"rows": matched, "files": files.num_rows}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from deltaduck import casts, parquet
-from deltaduck import predicate as predicates
 from deltaduck.catalog.base import now_ms
 from deltaduck.changes import Change
 from deltaduck.errors import (
@@ -23,7 +22,7 @@ from deltaduck.operations.create import change_schema, checked_partitions, creat
 from deltaduck.operations.rewrite import delete_rows, require_removable
 from deltaduck.predicate import Condition
 from deltaduck.protocol.features import check_writable
-from deltaduck.protocol.schema import literal, quote
+from deltaduck.rules import replaced_rule
 
 if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
@@ -140,20 +139,11 @@ def _append(tx: Transaction, change: Change, source: Source, rows: str | None = 
         columns = casts.projection(source.given(), after.schema, lenient=lenient)
     except SchemaMismatchError as e:
         raise SchemaMismatchError(f"table {after.name!r}: {e}{_merge_hint(str(e))}") from None
+    rules = [] if rows is None else [replaced_rule(rows, after.schema)]
     named = rows is None and source.item is None
-    from_sql = "dl_frame" if named else source.from_sql
-    if rows is not None:
-        predicates.parse(rows)
-        message = literal(f"{casts.NOT_NULL_MARK}a row to write does not match the predicate it replaces: {rows}")
-        select = ", ".join(f"{sql} AS {quote(n)}" for n, sql in columns)
-        from_sql = (
-            f"(SELECT * FROM (SELECT {select} FROM {from_sql}) WHERE CASE WHEN ({rows}) THEN true ELSE error({message}) END)"
-        )
-        columns = [(n, quote(n)) for n, _ in columns]
+    from_sql, frame = ("dl_frame", source.frame) if named else (source.from_sql, None)
     try:
-        adds, files = parquet.write_files(
-            source.connection, from_sql, columns, change.target(), now_ms(), source.frame if named else None
-        )
+        adds, files = parquet.write_files(source.connection, from_sql, columns, change.target(), now_ms(), rules, frame)
     except (SchemaMismatchError, ConstraintViolationError) as e:
         raise type(e)(f"table {after.name!r}: {e}") from (e.__cause__ or e)
     tx.add(change, adds, files)

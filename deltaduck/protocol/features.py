@@ -18,7 +18,13 @@ READER_FEATURES = frozenset(
         "vacuumProtocolCheck", "variantType", "variantType-preview", "variantShredding", "variantShredding-preview",
     }
 )  # fmt: skip
-WRITER_FEATURES = frozenset({"timestampNtz", "appendOnly", "invariants"})
+WRITER_FEATURES = frozenset({
+    "timestampNtz", "appendOnly", "invariants", "checkConstraints", "generatedColumns", "allowColumnDefaults", "domainMetadata",
+})  # fmt: skip
+LEGACY_FEATURES = {  # what each writer version before 7 adds
+    2: ("appendOnly", "invariants"), 3: ("checkConstraints",), 4: ("changeDataFeed", "generatedColumns"),
+    5: ("columnMapping",), 6: ("identityColumns",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,29 +37,61 @@ class Protocol:
     writer_features: tuple[str, ...] | None = None
 
 
-def protocol_for(schema: Struct) -> Protocol:
-    """The least protocol that a new table of this schema needs.
+def required_features(schema: Struct, configuration: Mapping[str, str]) -> set[str]:
+    """The table features that a table of this schema and these properties uses."""
+    needed = set()
+    if uses(schema, "timestamp_ntz"):
+        needed.add("timestampNtz")
+    if configuration.get("delta.appendOnly", "false").lower() == "true":
+        needed.add("appendOnly")
+    if any(key.startswith("delta.constraints.") for key in configuration):
+        needed.add("checkConstraints")
+    for key, feature in _COLUMN_FEATURES.items():
+        if any(key in f.metadata for f in schema):
+            needed.add(feature)
+    return needed
 
-    Plain tables get (1, 2), which every reader and writer knows. Anything more is (3, 7) with explicit
+
+_COLUMN_FEATURES = {
+    "delta.invariants": "invariants",
+    "delta.generationExpression": "generatedColumns",
+    "CURRENT_DEFAULT": "allowColumnDefaults",
+}
+
+
+def protocol_for(schema: Struct, configuration: Mapping[str, str] | None = None) -> Protocol:
+    """The least protocol that a new table needs.
+
+    Plain tables get (1, 2), which every reader and writer knows. Anything more is writer 7 with explicit
     features: legacy writer versions 3 to 6 imply features that kernel-based writers refuse.
     """
-    if uses(schema, "timestamp_ntz"):
-        return Protocol(3, 7, ("timestampNtz",), ("timestampNtz",))
-    return Protocol(1, 2)
+    needed = required_features(schema, configuration or {})
+    return Protocol(1, 2) if needed <= {*LEGACY_FEATURES[2]} else with_features(Protocol(1, 1), needed)
 
 
-def upgraded(current: Protocol, schema: Struct) -> Protocol:
-    """`current`, or what it must become for `schema`."""
-    needed = protocol_for(schema)
-    if needed.min_reader_version == 1 or (current.reader_features and "timestampNtz" in current.reader_features):
+def upgraded(current: Protocol, schema: Struct, configuration: Mapping[str, str] | None = None) -> Protocol:
+    """`current`, or what it must become for this schema and these properties."""
+    return with_features(current, required_features(schema, configuration or {}))
+
+
+def writer_features(protocol: Protocol) -> set[str]:
+    """The features of a protocol, those that a legacy writer version implies included."""
+    if protocol.min_writer_version >= 7:
+        return {*(protocol.writer_features or ())}
+    return {f for version, features in LEGACY_FEATURES.items() if version <= protocol.min_writer_version for f in features}
+
+
+def with_features(current: Protocol, wanted: set[str]) -> Protocol:
+    """`current`, or the least protocol above it that has the features too: every one of them in an explicit list."""
+    have, readers = writer_features(current), {*(current.reader_features or ())}
+    if wanted <= have and wanted & READER_FEATURES <= readers:
         return current
-    legacy = ("appendOnly", "invariants") if current.min_writer_version == 2 else ()
-    return Protocol(
-        3,
-        7,
-        tuple(sorted({*(current.reader_features or ()), "timestampNtz"})),
-        tuple(sorted({*(current.writer_features or ()), *legacy, "timestampNtz"})),
-    )
+    readers |= wanted & READER_FEATURES
+    reader_version = 3 if readers else current.min_reader_version
+    if reader_version == 3 and current.min_reader_version == 2:
+        readers.add("columnMapping")
+    writers = have | wanted | readers
+    return Protocol(reader_version, 7, tuple(sorted(readers)) if reader_version == 3 else None, tuple(sorted(writers)))
 
 
 def check_readable(protocol: Protocol, table: str) -> None:
@@ -68,9 +106,9 @@ def check_readable(protocol: Protocol, table: str) -> None:
 def check_writable(protocol: Protocol, table: str) -> None:
     """UnsupportedFeatureError when the table cannot be written rightly."""
     check_readable(protocol, table)
-    if protocol.min_writer_version > 7 or 2 < protocol.min_writer_version < 7:
+    if protocol.min_writer_version > 7 or 3 < protocol.min_writer_version < 7:
         raise UnsupportedFeatureError(
-            f"table {table!r} needs writer version {protocol.min_writer_version}; deltaduck writes 1, 2 and 7"
+            f"table {table!r} needs writer version {protocol.min_writer_version}; deltaduck writes 1, 2, 3 and 7"
         )
     _refuse(table, "writing", protocol.writer_features or (), WRITER_FEATURES)
 
@@ -108,6 +146,7 @@ PROPERTIES: dict[str, tuple[Callable[[str], bool], str]] = {
     "delta.dataSkippingNumIndexedCols": (_integer, "a whole number; -1 for every column"),
     "delta.dataSkippingStatsColumns": (bool, "column names, comma-separated"),
     "delta.deletedFileRetentionDuration": (_interval, "an interval such as 'interval 7 days'"),
+    "delta.enableExpiredLogCleanup": (_boolean, "true or false"),
     "delta.isolationLevel": (lambda v: v in ("Serializable", "WriteSerializable"), "Serializable or WriteSerializable"),
     "delta.logRetentionDuration": (_interval, "an interval such as 'interval 30 days'"),
     "delta.parquet.compression.codec": (
@@ -121,7 +160,7 @@ PROPERTIES: dict[str, tuple[Callable[[str], bool], str]] = {
 def check_properties(configuration: Mapping[str, str]) -> None:
     """UnsupportedFeatureError for a ``delta.*`` property that is unknown, ill-formed or not honoured."""
     for key, value in configuration.items():
-        if not key.startswith("delta."):
+        if not key.startswith("delta.") or key.startswith("delta.constraints."):
             continue
         if key not in PROPERTIES:
             raise UnsupportedFeatureError(

@@ -7,7 +7,7 @@ WHERE table_id = :table_id AND version = :expected AND dropped_ms = 0;
 -- What else a commit changed: which versions' metadata and protocol are in force, which files have the current schema.
 UPDATE dl_tables SET metadata_version = CASE WHEN :new_metadata THEN version ELSE metadata_version END,
     protocol_version = CASE WHEN :new_protocol THEN version ELSE protocol_version END,
-    uniform_since = CASE WHEN :new_layout THEN version ELSE uniform_since END,
+    uniform_since = CASE WHEN :foreign_files THEN version + 1 WHEN :new_layout THEN version ELSE uniform_since END,
     has_files = has_files OR :adds
 WHERE table_id = :table_id;
 
@@ -41,6 +41,10 @@ VALUES (:table_id, :table_name, :name_key, :location, -1, :now_ms, -1, -1, 0, FA
 -- The name is free again; log and files stay.
 UPDATE dl_tables SET dropped_ms = :now_ms WHERE table_id = :table_id;
 
+-- name: rename_table
+-- Another name for the same table.
+UPDATE dl_tables SET table_name = :table_name, name_key = :name_key WHERE table_id = :table_id;
+
 -- name: insert_version
 -- The commit itself; its primary key lets one committer have a version.
 INSERT INTO dl_table_versions (table_id, version, commit_ms, commit_id, read_version, action_order, commit_info, timestamp,
@@ -67,12 +71,12 @@ INSERT INTO dl_txn_actions (table_id, version, action_order, app_id, app_version
 VALUES (:table_id, :version, :action_order, :app_id, :app_version, :commit_ms);
 
 -- name: insert_removes
--- A remove action for every file that this commit takes out. dl_staged_removes holds their (version, action_order).
+-- A remove action for every file that this commit takes out. dl_staged_removes holds their (version, action_order, data_change).
 INSERT INTO dl_remove_files (table_id, version, action_order, path, deletion_timestamp, data_change, extended_file_metadata,
     partition_values, size, tags, dv_id, dv_storage_type, dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality,
     base_row_id, default_row_commit_version)
 SELECT a.table_id, :version, :first_order + row_number() OVER (ORDER BY a.version, a.action_order), a.path, :commit_ms,
-    :data_change, TRUE, a.partition_values, a.size, a.tags, a.dv_id, a.dv_storage_type, a.dv_path_or_inline_dv, a.dv_offset,
+    s.data_change, TRUE, a.partition_values, a.size, a.tags, a.dv_id, a.dv_storage_type, a.dv_path_or_inline_dv, a.dv_offset,
     a.dv_size_in_bytes, a.dv_cardinality, a.base_row_id, a.default_row_commit_version
 FROM dl_add_files a
 JOIN dl_staged_removes s ON s.version = a.version AND s.action_order = a.action_order

@@ -12,11 +12,21 @@ SELECT version, reason FROM (
 ) c
 ORDER BY version LIMIT 1;
 
+-- name: conflicting_own
+-- The oldest commit that took out a file which this one takes out too. dl_staged_removes holds (version, action_order).
+SELECT min(a.removed_version)
+FROM dl_add_files a
+JOIN dl_staged_removes s ON s.version = a.version AND s.action_order = a.action_order
+WHERE a.table_id = :table_id AND a.removed_version IS NOT NULL;
+
 -- name: conflicting_remove
--- The oldest commit after :read_version that took out a file which this one read. {condition} is on a (files) and s (skip index).
+-- The oldest commit after :read_version that took rows out of a file which this one read. {condition} is on a (files) and s (skip index).
+-- A file whose rows were only moved (dataChange is false) says now what it said then.
 SELECT min(a.removed_version)
 FROM dl_add_files a {skip_join}
-WHERE a.table_id = :table_id AND a.version <= :read_version AND a.removed_version > :read_version AND ({condition});
+JOIN dl_remove_files r ON r.table_id = a.table_id AND r.version = a.removed_version AND r.path = a.path AND r.dv_id = a.dv_id
+WHERE a.table_id = :table_id AND a.version <= :read_version AND a.removed_version > :read_version AND r.data_change
+  AND ({condition});
 
 -- name: conflicting_add
 -- The oldest commit after :read_version that added a file which this one should have read.

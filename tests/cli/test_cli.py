@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -321,3 +322,20 @@ def test_every_command_is_documented(command: str) -> None:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     assert "Usage:" in run(*command.split()[1:], "--help").stdout
+
+
+def test_optimize_vacuum_restore(somewhere: Path, run: Run) -> None:
+    with deltaduck.connect(somewhere / "lake.duckdb") as lake:
+        for n in range(3):
+            lake.write("t", pa.table({"n": [n]}))
+    assert run("optimize", "t").stdout == "3 files became 1, of 3\n"
+    assert run("optimize", "t", "--zorder", "n", "--target-size", "1mb").stdout == "1 files became 1, of 1\n"
+    assert run("vacuum", "t").stdout == ""
+    assert run("vacuum", "t", "--retain", "0", code=1).stdout == ""
+    listed = run("vacuum", "t", "--retain", "0", "--force")
+    assert len(listed.stdout.splitlines()) == 4
+    assert run("restore", "t", "--version", "1").stdout == "2 files restored, 1 removed\n"
+    assert len(run("vacuum", "t", "--retain", "0", "--force", "--delete", "--full").stdout.splitlines()) == 3
+    assert run("sql", "--format", "csv", "SELECT n FROM t ORDER BY n").stdout == "n\n0\n1\n"
+    run("restore", "t", code=2)
+    assert run("mirror", "clean").stdout == "0 files deleted\n"

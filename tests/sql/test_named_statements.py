@@ -18,7 +18,13 @@ DATABASES = ("duckdb", "sqlite", "postgres")
 def filled(sql: str) -> str:
     """A statement with its {placeholders}, the parts that depend on a query, put in."""
     join = "JOIN dl_skip_1 s ON s.version = a.version AND s.action_order = a.action_order"
-    return sql.replace("{skip_join}", join).replace("{condition}", "s.num_records > 0")
+    return (
+        sql.replace("{skip_join}", join)
+        .replace("{condition}", "s.num_records > 0")
+        .replace("{kept}", "FALSE")
+        .replace("{index}", ", s.num_records AS n")
+        .replace("{source_id}", "1")
+    )
 
 
 @pytest.mark.parametrize("database", DATABASES)
@@ -60,7 +66,8 @@ def lite() -> Iterator[sqlite3.Connection]:
         for statement in statements.split(script):
             con.execute(statement)
     con.execute("CREATE TABLE dl_skip_1 (version BIGINT, action_order BIGINT, num_records BIGINT)")
-    con.execute("CREATE TABLE dl_staged_removes (version BIGINT, action_order BIGINT)")
+    con.execute("CREATE TABLE dl_staged_removes (version BIGINT, action_order BIGINT, data_change BOOLEAN)")
+    con.execute("CREATE TABLE dl_staged_paths (path TEXT)")
     con.execute("CREATE TABLE dl_staged_ends (version BIGINT, action_order BIGINT, removed_version BIGINT)")
     for name, sql in statements.load("sqlite").items():
         if name.startswith("view_"):

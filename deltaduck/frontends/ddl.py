@@ -1,0 +1,407 @@
+"""Statements that change or maintain a table as a whole: ALTER TABLE, COMMENT ON, OPTIMIZE, VACUUM, RESTORE, CLONE, CONVERT."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from deltaduck import rules
+from deltaduck.errors import QueryError, SchemaMismatchError, UnsupportedFeatureError
+from deltaduck.frontends.words import Words
+from deltaduck.operations import alter, clone, convert, optimize, restore, vacuum
+from deltaduck.operations.create import field_of
+from deltaduck.protocol.schema import Field, Struct, quote
+
+if TYPE_CHECKING:
+    from deltaduck.lake import Lake
+
+Staged = Callable[[Any], Mapping[str, int] | None]  # what a statement does in a transaction, and its counts
+FIRST = re.compile(r"\s*(?:--[^\n]*\n\s*)*(ALTER|COMMENT|OPTIMIZE|VACUUM|RESTORE|CONVERT|CREATE)\b", re.IGNORECASE)
+COLUMN_ENDS = ("NOT", "NULL", "DEFAULT", "COMMENT", "FIRST", "AFTER", "GENERATED", "AS", "PRIMARY", "UNIQUE", "CHECK")
+
+
+def run(lake: Lake, text: str, tx: Any) -> Any:
+    """Run a statement of this grammar: the relation that it answers, or None when the text is none of these, or is about
+    something that is no table of the lake."""
+    if not FIRST.match(text):
+        return None
+    words = Words(text)
+    first = words.name().upper() if words.tokens else ""
+    match first:
+        case "ALTER" if words.take("TABLE"):
+            missing_ok = words.take("IF", "EXISTS")
+            name = _table(words)
+            if _is_native(lake, tx, name):
+                return None
+            if missing_ok and (tx or lake).find(name) is None:
+                return lake.con.sql("SELECT true AS ok")
+            return _stage(lake, tx, _alter(words, name))
+        case "COMMENT" if words.take("ON"):
+            return _comment(lake, tx, words)
+        case "OPTIMIZE":
+            return _optimize(lake, tx, words)
+        case "VACUUM" if words.peek() not in ("", "ANALYZE"):
+            return _vacuum(lake, tx, words)
+        case "RESTORE":
+            return _restore(lake, tx, words)
+        case "CONVERT":
+            return _convert(lake, tx, words)
+        case "CREATE":
+            return _clone(lake, tx, words)
+    return None
+
+
+def _stage(lake: Lake, tx: Any, staged: Staged) -> Any:
+    if tx is not None:
+        return _answer(lake, staged(tx))
+    with lake.begin() as own:
+        counts = staged(own)
+    return _answer(lake, counts)
+
+
+def _answer(lake: Lake, counts: Mapping[str, Any] | None) -> Any:
+    row = ", ".join(f"{int(v)} AS {quote(k)}" for k, v in (counts or {}).items()) or "true AS ok"
+    return lake.con.sql(f"SELECT {row}")
+
+
+def _table(words: Words) -> str:
+    """The table's name: the lake is one schema, which may be called main."""
+    path = words.path()
+    if len(path) > 1 and path[-2].lower() != "main":
+        raise words.error("a table of the lake, without a schema")
+    return path[-1]
+
+
+def _is_native(lake: Lake, tx: Any, name: str) -> bool:
+    return (tx or lake).find(name) is None and bool(lake.has_native(name))
+
+
+# --- ALTER TABLE, COMMENT ON
+
+
+def _alter(words: Words, table: str) -> Staged:
+    action = words.name().upper()
+    match action:
+        case "ADD" if words.take("CONSTRAINT"):
+            name = words.name()
+            words.need("CHECK")
+            text = words.enclosed()
+            return _ended(words, lambda tx: alter.add_constraint(tx, table, name, text))
+        case "ADD" if (
+            words.take("COLUMN") or words.take("COLUMNS") or words.peek() not in ("PARTITION", "FOREIGN", "PRIMARY", "CHECK")
+        ):
+            return _add_columns(words, table)
+        case "DROP" if words.take("CONSTRAINT"):
+            missing_ok = words.take("IF", "EXISTS")
+            name = words.name()
+            return _ended(words, lambda tx: alter.drop_constraint(tx, table, name, missing_ok=missing_ok))
+        case "RENAME" if words.take("TO"):
+            name = _table(words)
+            return _ended(words, lambda tx: alter.rename(tx, table, name))
+        case "RENAME" | "DROP":
+            raise UnsupportedFeatureError(
+                f"{words.text.strip()[:100]}: columns are renamed and dropped by column mapping, which is not written yet: "
+                f"CREATE TABLE ... AS SELECT the columns that you want from {table}"
+            )
+        case "ALTER" | "CHANGE":
+            words.take("COLUMN")
+            return _ended(words, _column_change(words, table, words.path()))
+        case "SET":
+            words.take("TBLPROPERTIES")
+            properties = _properties(words)
+            return _ended(words, lambda tx: alter.set_properties(tx, table, properties))
+        case "UNSET" | "RESET":
+            words.take("TBLPROPERTIES")
+            missing_ok = words.take("IF", "EXISTS")
+            keys = list(_properties(words))
+            return _ended(words, lambda tx: alter.unset_properties(tx, table, keys, missing_ok=missing_ok))
+    words.at -= 1
+    raise words.error("ADD, DROP, RENAME, ALTER COLUMN, SET or UNSET")
+
+
+def _ended(words: Words, staged: Staged) -> Staged:
+    words.end()
+    return staged
+
+
+def _add_columns(words: Words, table: str) -> Staged:
+    missing_only = words.take("IF", "NOT", "EXISTS")
+    listed = words.take("(")
+    columns = [_new_column(words)]
+    while words.take(","):
+        columns.append(_new_column(words))
+    if listed:
+        words.need(")")
+    return _ended(words, lambda tx: alter.add_columns(tx, table, columns, missing_only=missing_only))
+
+
+def _new_column(words: Words) -> tuple[tuple[str, ...], Field, str | None]:
+    *parents, name = words.path()
+    f = field_of(name, _type(words.until(*COLUMN_ENDS)))
+    place: str | None = None
+    while True:
+        if words.take("NOT", "NULL"):
+            f = replace(f, nullable=False)
+        elif words.take("NULL"):
+            pass
+        elif words.take("DEFAULT"):
+            f = _with(f, rules.DEFAULT, rules.to_log(words.until(*COLUMN_ENDS)))
+        elif words.take("COMMENT"):
+            f = _with(f, "comment", words.string())
+        elif words.take("FIRST"):
+            place = "FIRST"
+        elif words.take("AFTER"):
+            place = words.name()
+        else:
+            return tuple(parents), f, place
+
+
+def _type(text: str) -> str:
+    """A type in DuckDB's words; Spark's ARRAY<...>, MAP<...> and STRUCT<...> are understood too."""
+    if "<" not in text:
+        return text
+    try:
+        return exp.DataType.build(text, dialect="databricks").sql("duckdb")
+    except SqlglotError as e:
+        raise QueryError(f"{text!r} is no type: {str(e).splitlines()[0]}") from e
+
+
+def _with(f: Field, key: str, value: str) -> Field:
+    return replace(f, metadata={**f.metadata, key: value})
+
+
+def _column_change(words: Words, table: str, path: tuple[str, ...]) -> Staged:
+    if words.take("SET", "NOT", "NULL"):
+        return lambda tx: alter.set_not_null(tx, table, path, True)
+    if words.take("DROP", "NOT", "NULL"):
+        return lambda tx: alter.set_not_null(tx, table, path, False)
+    if words.take("SET", "DEFAULT"):
+        text = words.rest()
+        return lambda tx: alter.set_default(tx, table, path[0], text)
+    if words.take("DROP", "DEFAULT"):
+        return lambda tx: alter.set_default(tx, table, path[0], None)
+    if words.take("COMMENT"):
+        comment = words.string()
+        return lambda tx: alter.change_column(tx, table, path, lambda f: _with(f, "comment", comment))
+    if words.take("TYPE") or words.take("SET", "DATA", "TYPE") or words.take("SET", "TYPE"):
+        raise UnsupportedFeatureError(
+            f"{words.text.strip()[:100]}: columns change their type by type widening, which is not written yet: "
+            f"CREATE TABLE ... AS SELECT with a CAST of {'.'.join(path)}"
+        )
+    raise words.error("SET NOT NULL, DROP NOT NULL, SET DEFAULT, DROP DEFAULT or COMMENT")
+
+
+def _properties(words: Words) -> dict[str, str]:
+    """(key [= value], ...); a key may be a text or a dotted name."""
+    words.need("(")
+    found = {}
+    while not words.take(")"):
+        key = ".".join(words.path())
+        found[key] = words.constant() if words.take("=") else ""
+        if not words.take(","):
+            words.need(")")
+            break
+    return {k: v.lower() if v.upper() in ("TRUE", "FALSE") else v for k, v in found.items()}
+
+
+def _comment(lake: Lake, tx: Any, words: Words) -> Any:
+    what = words.name().upper()
+    if what not in ("TABLE", "COLUMN"):
+        return None
+    path = words.path()
+    if path[0].lower() == "main" and len(path) > 1:
+        path = path[1:]
+    if _is_native(lake, tx, path[0]):
+        return None
+    words.need("IS")
+    text = None if words.take("NULL") else words.string()
+    words.end()
+    if what == "TABLE":
+        return _stage(lake, tx, lambda tx: alter.set_description(tx, path[0], text))
+
+    def edit(f: Field) -> Field:
+        metadata = {k: v for k, v in f.metadata.items() if k != "comment"}
+        return replace(f, metadata=metadata if text is None else {**metadata, "comment": text})
+
+    return _stage(lake, tx, lambda tx: alter.change_column(tx, path[0], path[1:], edit))
+
+
+# --- CREATE TABLE (...)
+
+
+def definition(tree: exp.Create) -> tuple[Struct, dict[str, str], str | None, str | None]:
+    """(columns, properties, comment, location) of CREATE TABLE; the columns are empty with AS SELECT."""
+    schema = tree.this if isinstance(tree.this, exp.Schema) else None
+    columns: list[Field] = []
+    constraints: dict[str, str] = {}
+    for item in schema.expressions if schema else []:
+        match item:
+            case exp.ColumnDef():
+                columns.append(_column(item, constraints))
+            case exp.Constraint() | exp.CheckColumnConstraint():
+                _constraint(item, constraints)
+            case _:
+                raise UnsupportedFeatureError(f"table constraint {item.sql('duckdb')} is not supported: leave it out")
+    properties: dict[str, str] = {}
+    comment = location = None
+    for p in tree.args["properties"].expressions if tree.args.get("properties") else []:
+        match p:
+            case exp.SchemaCommentProperty():
+                comment = p.this.name
+            case exp.LocationProperty():
+                location = p.this.name
+            case exp.FileFormatProperty() if p.name.lower() != "delta":
+                raise UnsupportedFeatureError(f"USING {p.name}: tables of a lake are Delta tables")
+            case _ if type(p) is exp.Property:
+                properties[p.name] = p.args["value"].name or p.args["value"].sql("duckdb").lower()
+    return Struct(tuple(columns)), {**properties, **constraints}, comment, location
+
+
+def _column(column: exp.ColumnDef, constraints: dict[str, str]) -> Field:
+    if column.args.get("kind") is None:
+        raise QueryError(f"column {column.name!r} has no type")
+    f = field_of(column.name, column.args["kind"].sql("duckdb"))
+    for c in column.constraints:
+        match c.args["kind"]:
+            case exp.NotNullColumnConstraint() as kind:
+                f = replace(f, nullable=bool(kind.args.get("allow_null")))
+            case exp.CommentColumnConstraint() as kind:
+                f = _with(f, "comment", kind.this.name)
+            case exp.DefaultColumnConstraint() as kind:
+                f = _with(f, rules.DEFAULT, rules.to_log(kind.this.sql("duckdb")))
+            case exp.CheckColumnConstraint():
+                _constraint(c.args["kind"], constraints)
+            case exp.ComputedColumnConstraint() as kind:
+                f = _with(f, rules.GENERATED, rules.to_log(kind.this.unnest().sql("duckdb")))
+            case exp.GeneratedAsIdentityColumnConstraint() as kind if kind.args.get("expression") is not None:
+                f = _with(f, rules.GENERATED, rules.to_log(kind.args["expression"].unnest().sql("duckdb")))
+            case kind:
+                raise UnsupportedFeatureError(f"column {column.name!r}: {kind.sql('duckdb')} is not supported: leave it out")
+    return f
+
+
+def _constraint(item: exp.Expr, constraints: dict[str, str]) -> None:
+    checks = item.expressions if isinstance(item, exp.Constraint) else [item]
+    if len(checks) != 1 or not isinstance(checks[0], exp.CheckColumnConstraint):
+        raise UnsupportedFeatureError(f"table constraint {item.sql('duckdb')} is not supported: leave it out")
+    name = item.name.lower() if isinstance(item, exp.Constraint) else f"check_{len(constraints) + 1}"
+    if rules.CONSTRAINT + name in constraints:
+        raise SchemaMismatchError(f"constraint {name!r} stands twice: give it another name")
+    constraints[rules.CONSTRAINT + name] = rules.to_log(checks[0].this.sql("duckdb"))
+
+
+# --- maintenance
+
+
+def _optimize(lake: Lake, tx: Any, words: Words) -> Any:
+    """OPTIMIZE t [WHERE partitions] [ZORDER BY (columns)]"""
+    words.take("TABLE")
+    name = _table(words)
+    where = words.until("ZORDER") if words.take("WHERE") else None
+    columns = None
+    if words.take("ZORDER"):
+        words.need("BY")
+        listed = words.take("(")
+        columns = [".".join(words.path())]
+        while words.take(","):
+            columns.append(".".join(words.path()))
+        if listed:
+            words.need(")")
+    words.end()
+    if tx is not None:
+        found = optimize.stage(tx, name, where, None, columns)
+    else:
+        found = optimize.z_order(lake, name, columns, where) if columns else optimize.compact(lake, name, where)
+    shown = {k: found[k] for k in ("numFilesAdded", "numFilesRemoved", "partitionsOptimized", "totalConsideredFiles")}
+    return _answer(lake, shown)
+
+
+def _vacuum(lake: Lake, tx: Any, words: Words) -> Any:
+    """VACUUM t [FULL | LITE] [RETAIN n HOURS] [DRY RUN]"""
+    name = _table(words)
+    if _is_native(lake, tx, name):
+        return None
+    if tx is not None:
+        raise UnsupportedFeatureError("VACUUM deletes files, which no transaction can take back: run it with lake.sql")
+    full = words.take("FULL")
+    if not full:
+        words.take("LITE")
+    hours = None
+    if words.take("RETAIN"):
+        hours = words.number()
+        words.need("HOURS")
+    dry_run = words.take("DRY", "RUN")
+    words.end()
+    paths = vacuum.vacuum(lake, name, hours, dry_run=dry_run, full=full)
+    if not dry_run:
+        return _answer(lake, {"files_deleted": len(paths)})
+    con = lake.con.cursor()
+    con.register("dl_vacuum_paths", pa.table({"path": pa.array(paths, pa.string())}))
+    return con.sql("FROM dl_vacuum_paths")
+
+
+def _restore(lake: Lake, tx: Any, words: Words) -> Any:
+    """RESTORE [TABLE] t TO VERSION AS OF n | TIMESTAMP AS OF 'time'"""
+    words.take("TABLE")
+    name = _table(words)
+    words.need("TO")
+    version, timestamp = _point(words)
+    words.end()
+    target = version if version is not None else str(timestamp)
+    return _stage(lake, tx, lambda tx: restore.restore(tx, name, target))
+
+
+def _point(words: Words) -> tuple[int | None, str | None]:
+    """[VERSION | TIMESTAMP] AS OF ..."""
+    if words.take("VERSION", "AS", "OF"):
+        return int(words.number()), None
+    if words.take("TIMESTAMP", "AS", "OF"):
+        return None, words.string()
+    raise words.error("VERSION AS OF or TIMESTAMP AS OF")
+
+
+def _clone(lake: Lake, tx: Any, words: Words) -> Any:
+    """CREATE TABLE [IF NOT EXISTS] name SHALLOW CLONE source [VERSION AS OF n | TIMESTAMP AS OF 'time']"""
+    if not words.take("TABLE"):
+        return None
+    missing_only = words.take("IF", "NOT", "EXISTS")
+    if words.at + 2 >= len(words.tokens) or words.peek() in ("(", ")", ","):
+        return None
+    name = words.path()[-1]
+    if words.take("DEEP", "CLONE") or words.take("CLONE"):
+        raise UnsupportedFeatureError(f"a deep clone is a copy: CREATE TABLE {name} AS SELECT * FROM ...")
+    if not words.take("SHALLOW", "CLONE"):
+        return None
+    source = _table(words)
+    version, timestamp = _point(words) if words.peek() else (None, None)
+    words.end()
+    if missing_only and (tx or lake).find(name) is not None:
+        return _answer(lake, None)
+    return _stage(lake, tx, lambda tx: clone.shallow_clone(tx, name, source, version, timestamp))
+
+
+def _convert(lake: Lake, tx: Any, words: Words) -> Any:
+    """CONVERT TO DELTA parquet.`directory` | 'directory' [PARTITIONED BY (column type, ...)] [AS name]"""
+    words.need("TO", "DELTA")
+    if words.take("PARQUET"):
+        words.need(".")
+    directory = words.string()
+    parts: dict[str, str] | None = None
+    if words.take("NO", "STATISTICS"):
+        pass
+    if words.take("PARTITIONED", "BY"):
+        words.need("(")
+        parts = {}
+        while not words.take(")"):
+            column = words.name()
+            parts[column] = _type(words.until())
+            words.take(",")
+    name = words.name() if words.take("AS") else None
+    words.end()
+    return _stage(lake, tx, lambda tx: convert.convert(tx, directory, name, partition_by=parts))

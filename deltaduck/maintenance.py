@@ -1,0 +1,156 @@
+"""``DeltaTable.alter`` and ``DeltaTable.optimize``, with the names that the ``deltalake`` package gives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from deltaduck import rules
+from deltaduck.errors import SchemaMismatchError, UnsupportedFeatureError
+from deltaduck.operations import alter, optimize
+from deltaduck.operations.create import as_schema
+from deltaduck.protocol.schema import Field, literal, parse_schema, quote
+
+if TYPE_CHECKING:
+    from deltaduck.table import DeltaTable
+
+Filters = Sequence[tuple[str, str, Any]]
+
+
+class TableAlterer:
+    """Changes what a table is; each call is a commit of its own."""
+
+    def __init__(self, table: DeltaTable) -> None:
+        self._table = table
+
+    def add_columns(self, fields: Any) -> None:
+        """Add columns at the end; rows that exist have NULL in them.
+
+        fields: a pyarrow Schema, {column: SQL type}, or a field (or list of fields) of pyarrow or deltalake.
+        """
+        with self._table._lake.begin() as tx:
+            columns = [((), f, None) for f in _fields(tx.lake.con, fields)]
+            alter.add_columns(tx, self._table.name, columns)
+
+    def add_constraint(self, constraints: Mapping[str, str]) -> None:
+        """Add CHECK constraints, {name: expression}. ConstraintViolationError when rows that exist break one."""
+        with self._table._lake.begin() as tx:
+            for name, expression in constraints.items():
+                alter.add_constraint(tx, self._table.name, name, expression)
+
+    def drop_constraint(self, name: str, raise_if_not_exists: bool = True) -> None:
+        """End a CHECK constraint."""
+        with self._table._lake.begin() as tx:
+            alter.drop_constraint(tx, self._table.name, name, missing_ok=not raise_if_not_exists)
+
+    def add_feature(self, feature: Any, allow_protocol_versions_increase: bool = False) -> None:
+        """Add table features, by their names in the protocol or deltalake's TableFeatures."""
+        features = [_feature_name(f) for f in (feature if isinstance(feature, list | tuple) else [feature])]
+        protocol = self._table._snapshot().protocol
+        if protocol.min_writer_version < 7 and not allow_protocol_versions_increase:
+            raise UnsupportedFeatureError(
+                f"table {self._table.name!r} has writer version {protocol.min_writer_version}, and features need 7: "
+                "allow_protocol_versions_increase=True raises it"
+            )
+        with self._table._lake.begin() as tx:
+            alter.add_features(tx, self._table.name, features)
+
+    def set_table_properties(self, properties: Mapping[str, str], raise_if_not_exists: bool = True) -> None:
+        """Set table properties. raise_if_not_exists: an unknown ``delta.`` property is an error, else it is left out."""
+        if not raise_if_not_exists:
+            properties = {k: v for k, v in properties.items() if alter.is_property(k)}
+        with self._table._lake.begin() as tx:
+            alter.set_properties(tx, self._table.name, properties)
+
+    def unset_table_properties(self, keys: Sequence[str], raise_if_not_exists: bool = True) -> None:
+        """Take table properties away."""
+        with self._table._lake.begin() as tx:
+            alter.unset_properties(tx, self._table.name, keys, missing_ok=not raise_if_not_exists)
+
+    def set_table_name(self, name: str) -> None:
+        """Rename the table in its lake. Its place and history stay."""
+        with self._table._lake.begin() as tx:
+            alter.rename(tx, self._table.name, name)
+        self._table.name = name
+
+    def set_table_description(self, description: str) -> None:
+        """Say what the table is."""
+        with self._table._lake.begin() as tx:
+            alter.set_description(tx, self._table.name, description)
+
+    def set_column_metadata(self, column: str, metadata: Mapping[str, str]) -> None:
+        """Set metadata of a column (``a.b`` of a struct), such as its comment. What the protocol acts on is refused."""
+        if acted := [k for k in metadata if k.startswith("delta.") or k == rules.DEFAULT]:
+            raise UnsupportedFeatureError(f"column metadata {acted[0]!r} has a meaning of its own: use ALTER TABLE")
+        with self._table._lake.begin() as tx:
+            alter.set_column_metadata(tx, self._table.name, tuple(column.split(".")), metadata)
+
+    def set_column_not_null(self, column_name: str) -> None:
+        """The column must have a value from now on. ConstraintViolationError when rows that exist have none."""
+        with self._table._lake.begin() as tx:
+            alter.set_not_null(tx, self._table.name, tuple(column_name.split(".")), True)
+
+    def drop_column_not_null(self, column_name: str) -> None:
+        """The column need not have a value."""
+        with self._table._lake.begin() as tx:
+            alter.set_not_null(tx, self._table.name, tuple(column_name.split(".")), False)
+
+
+class TableOptimizer:
+    """Lays a table's rows out anew; each call commits. Nobody's append or delete of other files fails because of it."""
+
+    def __init__(self, table: DeltaTable) -> None:
+        self._table = table
+
+    def __call__(self) -> dict[str, Any]:
+        return self.compact()
+
+    def compact(self, partition_filters: Filters | None = None, target_size: int | None = None, **options: Any) -> dict[str, Any]:
+        """Put small files of a partition together, up to `target_size` bytes (``delta.targetFileSize``, else 256 MiB)."""
+        where = self._where(partition_filters, options)
+        return optimize.compact(self._table._lake, self._table.name, where, target_size)
+
+    def z_order(
+        self, columns: Iterable[str], partition_filters: Filters | None = None, target_size: int | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Sort the rows of each partition along a Z-curve over `columns`, so that predicates on any of them skip files."""
+        where = self._where(partition_filters, options)
+        names = [columns] if isinstance(columns, str) else list(columns)
+        return optimize.z_order(self._table._lake, self._table.name, names, where, target_size)
+
+    def _where(self, filters: Filters | None, options: Mapping[str, Any]) -> str | None:
+        known = {"max_concurrent_tasks", "max_spill_size", "max_temp_directory_size", "min_commit_interval"}
+        if other := [k for k, v in options.items() if k not in known and v is not None]:
+            raise UnsupportedFeatureError(f"optimize takes no {other[0]}: set it as a property of the table, if there is one")
+        return None if not filters else " AND ".join(_condition(*f) for f in filters)
+
+
+def _condition(column: str, operator: str, value: Any) -> str:
+    """SQL of one of deltalake's partition filters; values are texts, as in the log."""
+    if operator.lower() in ("in", "not in"):
+        return f"CAST({quote(column)} AS VARCHAR) {operator} ({', '.join(literal(str(v)) for v in value)})"
+    if operator not in ("=", "!=", "<", ">", "<=", ">="):
+        raise SchemaMismatchError(f"partition filter {operator!r} is unknown: it is =, !=, <, >, <=, >=, in or not in")
+    return f"{quote(column)} {operator} {literal(str(value))}" if value not in (None, "") else f"{quote(column)} IS NULL"
+
+
+def _fields(con: Any, fields: Any) -> list[Field]:
+    if isinstance(fields, pa.Schema | Mapping):
+        return list(as_schema(con, fields))
+    every = list(fields) if isinstance(fields, list | tuple) else [fields]
+    if all(isinstance(f, pa.Field) for f in every):
+        return list(as_schema(con, pa.schema(every)))
+    if not all(hasattr(f, "to_json") for f in every):
+        raise SchemaMismatchError("columns are a pyarrow Schema, {column: SQL type}, or fields of pyarrow or deltalake")
+    members = [json.loads(f.to_json()) for f in every]
+    return list(parse_schema(json.dumps({"type": "struct", "fields": members})))
+
+
+def _feature_name(feature: Any) -> str:
+    """A feature by the protocol's name: deltalake's members are spelt AppendOnly."""
+    name = feature if isinstance(feature, str) else getattr(feature, "name", None) or str(feature).rsplit(".", maxsplit=1)[-1]
+    known = {n.lower(): n for n in alter.FEATURES}
+    return known.get(name.replace("_", "").lower(), name)

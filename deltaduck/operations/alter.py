@@ -1,0 +1,279 @@
+"""Changing what a table is: columns, constraints, properties, name. Nothing here touches a data file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from deltaduck import predicate as predicates
+from deltaduck import rules, scan
+from deltaduck.changes import Change
+from deltaduck.errors import ConstraintViolationError, SchemaMismatchError, TableExistsError, UnsupportedFeatureError
+from deltaduck.operations.create import change_schema, check_table_name, index_columns
+from deltaduck.protocol.features import (
+    PROPERTIES,
+    WRITER_FEATURES,
+    check_properties,
+    check_writable,
+    upgraded,
+    with_features,
+)
+from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, quote, to_json
+from deltaduck.rules import CONSTRAINT, DEFAULT, GENERATED
+
+if TYPE_CHECKING:
+    from deltaduck.transaction import Transaction
+
+Path = tuple[str, ...]
+FEATURE = "delta.feature."
+FEATURES = WRITER_FEATURES
+
+
+def is_property(key: str) -> bool:
+    """Is it one that a table may have: known, or the user's own?"""
+    return not key.startswith("delta.") or key in PROPERTIES or key.startswith(FEATURE)
+
+
+def add_columns(
+    tx: Transaction, table: str, columns: Sequence[tuple[Path, Field, str | None]], *, missing_only: bool = False
+) -> None:
+    """Stage new columns: (where it goes, itself, None for the end or FIRST or the column that it follows). Rows that
+    exist have NULL in them."""
+    change = begin(tx, table)
+    schema = change.after.schema
+    for path, f, place in columns:
+        name = ".".join((*path, f.name))
+        if missing_only and _has(schema, (*path, f.name)):
+            continue
+        if not f.nullable:
+            raise SchemaMismatchError(
+                f"table {table!r}: column {name!r} cannot be added as NOT NULL, rows have no value for it: add it, UPDATE the "
+                "rows, then ALTER COLUMN ... SET NOT NULL"
+            )
+        if {DEFAULT, GENERATED} & {*f.metadata}:
+            raise UnsupportedFeatureError(
+                f"table {table!r}: column {name!r} is added without a default or expression, which rows that exist do not have; "
+                "a default for new rows: ALTER COLUMN ... SET DEFAULT"
+            )
+        schema = _added(schema, path, f, place, name)
+    fields = [{"column": json.loads(to_json(Struct((f,))))["fields"][0]} for _, f, _ in columns]
+    _stage(tx, change, "ADD COLUMNS", {"columns": json.dumps(fields)}, schema=schema)
+
+
+def change_column(tx: Transaction, table: str, path: Path, edit: Callable[[Field], Field]) -> None:
+    """Stage another comment, default or other metadata of a column, nested ones included."""
+    change = begin(tx, table)
+    schema = _edited(change.after.schema, path, edit)
+    _stage(tx, change, "CHANGE COLUMN", {"column": json.dumps(".".join(path))}, schema=schema)
+
+
+def set_column_metadata(tx: Transaction, table: str, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Stage metadata of a column beside what it has."""
+    change_column(tx, table, path, lambda f: replace(f, metadata={**f.metadata, **metadata}))
+
+
+def set_not_null(tx: Transaction, table: str, path: Path, required: bool) -> None:
+    """Stage that a column must (or need not) have a value. ConstraintViolationError when rows that exist have none."""
+    change = begin(tx, table)
+    schema = _edited(change.after.schema, path, lambda f: replace(f, nullable=not required))
+    if required:
+        known = {r.says for r in rules.check_rules(change.after.schema, {})}
+        only = tx.compile(change.after, predicates.parse(f"{quote(path[0])} IS NULL")) if len(path) == 1 else None
+        for r in rules.check_rules(schema, {}):
+            if r.says not in known:
+                _check_rows(tx, change, r, only)
+    _stage(tx, change, "CHANGE COLUMN", {"column": json.dumps(".".join(path))}, schema=schema)
+
+
+def set_default(tx: Transaction, table: str, column: str, expression: str | None) -> None:
+    """Stage the value of a column in new rows that say nothing of it."""
+
+    def edit(f: Field) -> Field:
+        metadata = {k: v for k, v in f.metadata.items() if k != DEFAULT}
+        return replace(f, metadata=metadata if expression is None else {**metadata, DEFAULT: rules.to_log(expression)})
+
+    change_column(tx, table, (column,), edit)
+
+
+def add_constraint(tx: Transaction, table: str, name: str, expression: str) -> None:
+    """Stage a CHECK constraint. ConstraintViolationError when rows that exist break it."""
+    change = begin(tx, table)
+    key, text = CONSTRAINT + name.lower(), rules.to_log(expression)
+    if key in change.after.configuration:
+        raise SchemaMismatchError(f"table {table!r} has a constraint {name!r} already: drop it first, or choose another name")
+    configuration = {**change.after.configuration, key: text}
+    rules.validate(tx.lake.con.cursor(), change.after.schema, configuration)
+    _check_rows(tx, change, rules.rule(f"CHECK constraint {name.lower()!r} ({text})", text))
+    _stage(tx, change, "ADD CONSTRAINT", {"name": name, "expr": text}, configuration=configuration)
+
+
+def drop_constraint(tx: Transaction, table: str, name: str, *, missing_ok: bool = False) -> None:
+    """Stage the end of a CHECK constraint."""
+    change = begin(tx, table)
+    key = next((k for k in change.after.configuration if k.lower() == (CONSTRAINT + name).lower()), None)
+    if key is None:
+        if missing_ok:
+            return
+        names = [k.removeprefix(CONSTRAINT) for k in change.after.configuration if k.startswith(CONSTRAINT)]
+        raise SchemaMismatchError(f"table {table!r} has no constraint {name!r}; it has {', '.join(names) or 'none'}")
+    rest = {k: v for k, v in change.after.configuration.items() if k != key}
+    _stage(tx, change, "DROP CONSTRAINT", {"name": name, "existed": "true"}, configuration=rest)
+
+
+def set_properties(tx: Transaction, table: str, properties: Mapping[str, str]) -> None:
+    """Stage table properties; ``delta.feature.<name> = supported`` adds a table feature."""
+    change = begin(tx, table)
+    if constraints := [k for k in properties if k.startswith(CONSTRAINT)]:
+        raise UnsupportedFeatureError(f"{constraints[0]} is set by ALTER TABLE {table} ADD CONSTRAINT, which checks the rows")
+    features = [k.removeprefix(FEATURE) for k in properties if k.startswith(FEATURE)]
+    plain = {k: v for k, v in properties.items() if not k.startswith(FEATURE)}
+    check_properties(plain)
+    change = _with_features(change, features)
+    parameters = {"properties": json.dumps(dict(properties), sort_keys=True)}
+    _stage(tx, change, "SET TBLPROPERTIES", parameters, configuration={**change.after.configuration, **plain})
+
+
+def unset_properties(tx: Transaction, table: str, keys: Sequence[str], *, missing_ok: bool = False) -> None:
+    """Stage the end of table properties."""
+    change = begin(tx, table)
+    missing = [k for k in keys if k not in change.after.configuration]
+    if missing and not missing_ok:
+        raise UnsupportedFeatureError(
+            f"table {table!r} has no property {missing[0]!r}; UNSET TBLPROPERTIES IF EXISTS lets that pass"
+        )
+    rest = {k: v for k, v in change.after.configuration.items() if k not in keys}
+    parameters = {"properties": json.dumps(list(keys)), "ifExists": str(missing_ok).lower()}
+    _stage(tx, change, "UNSET TBLPROPERTIES", parameters, configuration=rest)
+
+
+def add_features(tx: Transaction, table: str, features: Sequence[str]) -> None:
+    """Stage table features, which nothing uses yet."""
+    _stage(tx, _with_features(begin(tx, table), features), "ADD FEATURE", {"feature": json.dumps(list(features))})
+
+
+def set_description(tx: Transaction, table: str, description: str | None) -> None:
+    """Stage what the table says of itself."""
+    change = begin(tx, table)
+    change.after = replace(change.after, description=description)
+    _stage(tx, change, "UPDATE TABLE METADATA", {"metadata_update": json.dumps({"description": description})})
+
+
+def rename(tx: Transaction, table: str, name: str) -> None:
+    """Stage another name. The table's place, log and history stay."""
+    change = begin(tx, table)
+    check_table_name(name)
+    if name.lower() != table.lower() and tx.find(name) is not None:
+        raise TableExistsError(f"table {name!r} exists already: choose another name for {table!r}, or drop it")
+    after = replace(change.after, name=name, metadata_name=name)
+    tx.rename(change, after)
+    _stage(tx, change, "RENAME TABLE", {"name": name})
+
+
+# --- inside
+
+
+def begin(tx: Transaction, table: str) -> Change:
+    """The change of a table that may be written. TableNotFoundError, UnsupportedFeatureError."""
+    change = tx.change(table)
+    if change is None:
+        raise tx.lake.not_found(table)
+    check_writable(change.after.protocol, change.name)
+    return change
+
+
+def _stage(
+    tx: Transaction, change: Change, operation: str, parameters: dict[str, str], *,
+    schema: Struct | None = None, configuration: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
+    """The change with another schema or configuration, each rule of which can be evaluated."""
+    if schema is not None:
+        changed = change_schema(change, schema)
+        rules.validate(tx.lake.con.cursor(), schema, changed.after.configuration)
+    elif configuration is not None:
+        protocol = upgraded(change.after.protocol, change.after.schema, configuration)
+        after = replace(change.after, configuration=configuration, protocol=protocol)
+        changed = change.restaged(after, index_columns(after, [*change.known, *change.skip]))
+    else:
+        changed = change
+    if changed.base is not None:
+        changed.operation, changed.parameters = operation, parameters
+    tx.stage(changed)
+
+
+def _with_features(change: Change, features: Sequence[str]) -> Change:
+    if unknown := sorted({*features} - FEATURES):
+        raise UnsupportedFeatureError(
+            f"table {change.name!r}: table feature {unknown[0]!r} is not supported; known: {', '.join(sorted(FEATURES))}"
+        )
+    return replace(change, after=replace(change.after, protocol=with_features(change.after.protocol, {*features})))
+
+
+def _check_rows(tx: Transaction, change: Change, r: rules.Rule, only: Any = None) -> None:
+    """ConstraintViolationError when rows of the table break the rule. only: the files that could hold such rows."""
+    con = tx.lake.con.cursor()
+    try:
+        rules.check_existing(con, scan.scan_sql(con, change.after, tx.visible(change.after, only)), r)
+    except ConstraintViolationError as e:
+        raise ConstraintViolationError(f"table {change.name!r}: {e}") from None
+
+
+def _has(schema: Struct, path: Path) -> bool:
+    type_: DataType = schema
+    for part in path:
+        f = type_.get(part) if isinstance(type_, Struct) else None
+        if f is None:
+            return False
+        type_ = f.type
+    return True
+
+
+def _added(schema: Struct, path: Path, f: Field, place: str | None, name: str) -> Struct:
+    def add(struct: Struct) -> Struct:
+        if struct.get(f.name) is not None:
+            raise SchemaMismatchError(f"column {name!r} exists already")
+        at = len(struct.fields) if place is None else 0
+        if place not in (None, "FIRST"):
+            names = [g.name.lower() for g in struct]
+            if str(place).lower() not in names:
+                raise SchemaMismatchError(
+                    f"column {name!r} cannot follow {place!r}, which is not there: {', '.join(struct.names)}"
+                )
+            at = names.index(str(place).lower()) + 1
+        return Struct((*struct.fields[:at], f, *struct.fields[at:]))
+
+    if not path:
+        return add(schema)
+
+    def inside(parent: Field) -> Field:
+        if not isinstance(parent.type, Struct):
+            raise SchemaMismatchError(f"column {name!r} cannot be added: {'.'.join(path)} is no struct")
+        return replace(parent, type=add(parent.type))
+
+    return _edited(schema, path, inside)
+
+
+def _edited(schema: Struct, path: Path, edit: Callable[[Field], Field]) -> Struct:
+    """The schema with one field, found by its path, edited."""
+    f = schema.get(path[0])
+    if f is None:
+        raise SchemaMismatchError(f"there is no column {path[0]!r}: it is one of {', '.join(schema.names)}")
+    new = edit(f) if len(path) == 1 else replace(f, type=_edited_inside(f.type, path[1:], edit, path[0]))
+    return Struct(tuple(new if g is f else g for g in schema))
+
+
+def _edited_inside(type_: DataType, path: Path, edit: Callable[[Field], Field], name: str) -> DataType:
+    """The same inside a column: struct fields by name, members of arrays as element, of maps as key and value."""
+    match type_, path[0].lower():
+        case Struct(), _:
+            return _edited(type_, path, edit)
+        case Array(element, contains_null), "element":
+            f = Field("element", element, contains_null)
+            new = edit(f) if len(path) == 1 else replace(f, type=_edited_inside(element, path[1:], edit, f"{name}.element"))
+            return Array(new.type, new.nullable)
+        case Map(key, value, contains_null), "value":
+            f = Field("value", value, contains_null)
+            new = edit(f) if len(path) == 1 else replace(f, type=_edited_inside(value, path[1:], edit, f"{name}.value"))
+            return Map(key, new.type, new.nullable)
+    raise SchemaMismatchError(f"column {name!r} has no {path[0]!r} in it")

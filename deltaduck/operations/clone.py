@@ -1,0 +1,51 @@
+"""A shallow clone: a table of its own that begins with another table's files, where they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote as quote_path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deltaduck import snapshot as snapshots
+from deltaduck.errors import StorageError, TableExistsError, UnsupportedFeatureError
+from deltaduck.operations.create import create
+from deltaduck.operations.restore import version_files
+
+if TYPE_CHECKING:
+    from deltaduck.transaction import Transaction
+
+
+def shallow_clone(tx: Transaction, name: str, source: str, version: int | None = None, timestamp: Any = None) -> dict[str, int]:
+    """Stage a new table of the same rows. What is written to either later is not seen in the other; files that the clone
+    needs stay when the source is vacuumed in this lake."""
+    if tx.find(name) is not None:
+        raise TableExistsError(f"table {name!r} exists already: drop it, or choose another name")
+    snapshot = tx.find(source, version, timestamp)
+    if snapshot is None:
+        raise tx.lake.not_found(source)
+    if snapshot.version < 0 or snapshot.table_id < 0:
+        raise UnsupportedFeatureError(f"table {source!r} is not committed yet: clone it after this transaction")
+    change = create(tx, name, snapshot.schema, snapshot.partition_columns, snapshot.configuration, snapshot.description)
+    change.after = replace(change.after, protocol=snapshot.protocol)
+    files = version_files(tx.lake, snapshot, change.skip, snapshots.all_skip_columns(tx.lake.catalog, snapshot))
+    if pc.any(pc.is_valid(files["deleted_ms"])).as_py():
+        raise StorageError(f"table {source!r} version {snapshot.version} cannot be cloned: VACUUM has deleted files of it")
+    if pc.any(pc.equal(files["dv_storage_type"], "u")).as_py():
+        raise UnsupportedFeatureError(
+            f"table {source!r} has deletion vectors beside its files, which a clone cannot name: OPTIMIZE it first"
+        )
+    root = f"file://{quote_path(snapshot.location, safe='/')}/"
+    paths = [p if p.startswith(("/", "file:")) else root + p for p in files["path"].to_pylist()]
+    files = files.set_column(files.column_names.index("path"), "path", pa.array(paths, pa.string()))
+    tx.add(
+        change,
+        files.set_column(files.column_names.index("data_change"), "data_change", pa.array([True] * len(files), pa.bool_())),
+        [],
+    )
+    change.foreign_files = True
+    change.operation = "CLONE"
+    change.parameters = {"source": snapshot.name, "sourceVersion": str(snapshot.version), "isShallow": "true"}
+    return {"num_files": files.num_rows, "source_version": snapshot.version}

@@ -1,0 +1,99 @@
+"""A table as it was: files of an old version come back, files since then go. Nothing is copied."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deltaduck import snapshot as snapshots
+from deltaduck import storage
+from deltaduck.errors import StorageError
+from deltaduck.operations.alter import begin
+from deltaduck.operations.create import NEVER_UNIFORM, index_columns
+from deltaduck.predicate import Condition
+from deltaduck.protocol.features import with_features, writer_features
+from deltaduck.protocol.stats import SkipColumn
+from deltaduck.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from deltaduck.lake import Lake
+    from deltaduck.transaction import Transaction
+
+SHOWN = 10  # missing files that an error lists
+
+
+def restore(
+    tx: Transaction, table: str, target: int | dt.datetime | dt.date | str, *,
+    ignore_missing_files: bool = False, protocol_downgrade_allowed: bool = False,
+) -> dict[str, int]:  # fmt: skip
+    """Stage the state of a version, or of a time; deltalake's metrics. Rows, schema, partitioning and properties are those of
+    then; the protocol is the newer one, unless told. StorageError lists files that VACUUM has deleted."""
+    change = begin(tx, table)
+    lake = tx.lake
+    version = target if isinstance(target, int) else snapshots.version_at(lake.catalog, table, target)
+    then = snapshots.load(lake.catalog, table, version)
+    now = tx.visible(change.after)
+    protocol = then.protocol
+    if not protocol_downgrade_allowed:
+        protocol = with_features(change.after.protocol, writer_features(protocol))
+    after = replace(
+        change.after, schema=then.schema, partition_columns=then.partition_columns, configuration=then.configuration,
+        description=then.description, protocol=protocol, uniform_since=NEVER_UNIFORM,
+    )  # fmt: skip
+    change = change.restaged(after, index_columns(after, [*change.known, *change.skip]))
+    wanted = version_files(lake, then, change.skip, change.known)
+    back = _without(wanted, now)
+    if missing := _missing(lake, then, back):
+        if not ignore_missing_files:
+            shown = ", ".join(missing[:SHOWN])
+            raise StorageError(
+                f"table {table!r} cannot be restored to version {version}: {len(missing)} of its files are deleted: {shown}"
+                f"{', ...' if len(missing) > SHOWN else ''}; nothing was changed; ignore_missing_files=True restores the others"
+            )
+        back = back.filter(pc.invert(pc.is_in(back["path"], pa.array(missing, pa.string()))))
+    gone = _without(now, wanted)
+    tx.stage(change)
+    tx.remove(change, gone)
+    tx.add(change, back.set_column(back.column_names.index("data_change"), "data_change", pa.array([True] * len(back))), [])
+    change.reads.append(Condition())
+    change.foreign_files = bool(back.num_rows)
+    if change.base is not None:
+        change.operation = "RESTORE"
+        change.parameters = {"version": str(version)} if isinstance(target, int) else {"timestamp": str(target)}
+    return {"numRemovedFile": gone.num_rows, "numRestoredFile": back.num_rows}
+
+
+def version_files(lake: Lake, snapshot: Snapshot, wanted: list[SkipColumn], held: list[SkipColumn]) -> pa.Table:
+    """The files of a snapshot as adds: `parquet.write_files`, with all further fields that an add may have.
+
+    wanted: the index that they go into; held: the index of the snapshot's own table, whose values it takes over."""
+    by_column = {(c.path, c.type, c.is_partition): c for c in held}
+    names = [
+        (old, new)
+        for c in wanted
+        if (source := by_column.get((c.path, c.type, c.is_partition))) is not None
+        for (old, _), (new, _) in zip(source.definitions(), c.definitions(), strict=True)
+    ]
+    real = {name for c in snapshots.all_skip_columns(lake.catalog, snapshot) for name, _ in c.definitions()}
+    index = "".join(f", s.{old} AS {new}" for old, new in names if old in real)
+    sql = lake.catalog.sql("version_files").format(index=index, source_id=snapshot.table_id)
+    return lake.catalog.fetch_arrow(sql, {"table_id": snapshot.table_id, "version": snapshot.version})
+
+
+def _without(files: pa.Table, others: pa.Table) -> pa.Table:
+    """The files that are not among the others; a file with another deletion vector is another file."""
+    keys = ["path", "dv_id"] if "dv_id" in files.column_names and "dv_id" in others.column_names else ["path"]
+    place = files.select(keys).append_column("place", pa.array(range(files.num_rows), pa.int64()))
+    kept = place.join(others.select(keys).combine_chunks(), keys, join_type="left anti")
+    return files.take(kept["place"].combine_chunks().sort())
+
+
+def _missing(lake: Lake, then: Snapshot, files: pa.Table) -> list[str]:
+    """Those that are deleted: by VACUUM, which is on record, or by somebody else."""
+    gone = pc.is_valid(files["deleted_ms"]).to_pylist()
+    paths = files["path"].to_pylist()
+    return [p for p, deleted in zip(paths, gone, strict=True) if deleted or not storage.exists(*storage.locate(then.location, p))]

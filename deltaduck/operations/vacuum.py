@@ -1,0 +1,129 @@
+"""Deleting data files that no version within the retention needs. The catalog knows them: nothing is listed, unless asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote as quote_path
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from deltaduck import storage
+from deltaduck.catalog.base import now_ms
+from deltaduck.errors import ConstraintViolationError
+from deltaduck.protocol.features import check_writable, interval_ms
+from deltaduck.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from deltaduck.lake import Lake
+
+HOUR_MS = 3_600_000
+
+
+def vacuum(
+    lake: Lake, table: str, retention_hours: float | None = None, *, dry_run: bool = True,
+    enforce_retention_duration: bool = True, full: bool = False, keep_versions: Sequence[int] | None = None,
+) -> list[str]:  # fmt: skip
+    """Delete, or only list, the files that no version within the retention needs: their paths below the table's root.
+
+    Versions that held them cannot be read afterwards. full: look into the directory too, for what crashed writers left.
+    keep_versions: versions that stay whole whatever their age.
+    """
+    snapshot = lake.snapshot(table)
+    check_writable(snapshot.protocol, snapshot.name)
+    least = interval_ms(snapshot.configuration, "delta.deletedFileRetentionDuration", "7 days")
+    retention = least if retention_hours is None else int(retention_hours * HOUR_MS)
+    if retention < 0 or (enforce_retention_duration and retention < least):
+        raise ConstraintViolationError(
+            f"table {table!r}: a retention of {retention / HOUR_MS:g} hours is below the {least / HOUR_MS:g} of "
+            "delta.deletedFileRetentionDuration: running queries and writers may need the files; nothing was deleted; "
+            "enforce_retention_duration=False takes the risk, ALTER TABLE ... SET TBLPROPERTIES lowers the limit"
+        )
+    before = now_ms() - retention
+    unneeded = _unneeded(lake, snapshot, before, keep_versions or ())
+    orphans = _orphans(lake, snapshot, before, unneeded) if full else []
+    if not dry_run:
+        storage.remove([os.path.join(snapshot.location, unquote(path)) for path in unneeded + orphans])
+        _record(lake, snapshot, unneeded)
+    return sorted(unneeded + orphans)
+
+
+def _unneeded(lake: Lake, snapshot: Snapshot, before: int, keep_versions: Sequence[int]) -> list[str]:
+    """Paths, as the log has them, of files that are the table's own and whose last version is older than `before`."""
+    catalog = lake.catalog
+    kept = " OR ".join(f"(b.version <= {int(v)} AND b.removed_version > {int(v)})" for v in keep_versions) or "FALSE"
+    sql = catalog.sql("vacuum_candidates").format(kept=kept)
+    paths = [path for (path,) in catalog.fetch(sql, {"table_id": snapshot.table_id, "before_ms": before})]
+    borrowed = _borrowed(lake, snapshot)
+    inside = _Inside(snapshot.location)
+    return [p for p in paths if inside.holds(p) and unquote(p) not in borrowed]
+
+
+def _borrowed(lake: Lake, snapshot: Snapshot) -> set[str]:
+    """Files of the table that shallow clones of it in the lake need, by their names below its root."""
+    root = quote_path(snapshot.location, safe="/") + "/"
+    found = lake.catalog.rows("borrowed_paths", table_id=snapshot.table_id, root=root, url=f"file://{root}")
+    return {unquote(path.removeprefix("file://").removeprefix(root)) for (path,) in found}
+
+
+class _Inside:
+    """Is a path of the log below the table's root, by whatever links it goes, and not in its log?"""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.realpath(root)
+        self.directories: dict[str, bool] = {}
+
+    def holds(self, path: str) -> bool:
+        name = unquote(path)
+        if name.startswith("/") or "://" in path or path.startswith("file:"):
+            return False
+        directory = os.path.dirname(os.path.join(self.root, name))
+        if directory not in self.directories:
+            real = os.path.realpath(directory)
+            inner = os.path.relpath(real, self.root).split(os.sep)
+            self.directories[directory] = os.path.commonpath([real, self.root]) == self.root and inner[0] != "_delta_log"
+        return self.directories[directory]
+
+
+def _orphans(lake: Lake, snapshot: Snapshot, before: int, unneeded: Sequence[str]) -> list[str]:
+    """Files in the table's directory, older than `before`, that no version of it and no clone knows: paths as a log has them."""
+    known = {unquote(path) for (path,) in lake.catalog.rows("known_paths", table_id=snapshot.table_id)}
+    known |= {*map(unquote, unneeded), *_borrowed(lake, snapshot)}
+    parts = tuple(f"{name}=" for name in snapshot.partition_columns)
+    found = []
+    for directory, inner, names in os.walk(snapshot.location):
+        inner[:] = [d for d in inner if _is_data_directory(directory, d, parts)]
+        for name in names:
+            path = os.path.relpath(os.path.join(directory, name), snapshot.location)
+            if path not in known and _may_go(name) and os.lstat(os.path.join(directory, name)).st_mtime * 1000 < before:
+                found.append(quote_path(path, safe="/="))
+    return found
+
+
+def _is_data_directory(parent: str, name: str, parts: tuple[str, ...]) -> bool:
+    """Hidden directories, the log among them, and other tables' roots are not the table's data; nor is what a link leads to."""
+    if name.startswith(("_", ".")) and not name.startswith(parts):
+        return False
+    path = os.path.join(parent, name)
+    return not os.path.islink(path) and not os.path.isdir(os.path.join(path, "_delta_log"))
+
+
+def _may_go(name: str) -> bool:
+    """Hidden files may be anybody's, but for temporary ones; a deletion vector's file says not whose it is."""
+    if name.startswith(("_", ".")):
+        return name.endswith((".tmp", ".crc"))
+    return not name.endswith(".bin")
+
+
+def _record(lake: Lake, snapshot: Snapshot, paths: Sequence[str]) -> None:
+    """Let the catalog know which files are gone: time travel says so, and the next vacuum need not look at them."""
+    if paths:
+        scope: dict[str, Any] = {"table_id": snapshot.table_id, "now_ms": now_ms()}
+        with (
+            lake.catalog.transaction(),
+            lake.catalog.staged("dl_staged_paths", pa.table({"path": pa.array(list(paths), pa.string())})),
+        ):
+            lake.catalog.run("mark_deleted_files", **scope)
+            lake.catalog.run("mark_deleted_changes", **scope)

@@ -1,0 +1,78 @@
+-- name: deleted_paths
+-- Files of a version that VACUUM has deleted.
+SELECT path
+FROM dl_add_files
+WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version)
+  AND deleted_ms IS NOT NULL;
+
+-- name: first_whole_version
+-- The oldest version that has all its files.
+SELECT coalesce(max(removed_version), 0) FROM dl_add_files WHERE table_id = :table_id AND deleted_ms IS NOT NULL;
+
+-- name: vacuum_candidates
+-- Files that no version since :before_ms needs and that are not deleted yet. {kept} is true of files that stay whatever their age.
+SELECT DISTINCT a.path
+FROM dl_add_files a
+JOIN dl_table_versions g ON g.table_id = a.table_id AND g.version = a.removed_version
+WHERE a.table_id = :table_id AND a.deleted_ms IS NULL AND g.commit_ms < :before_ms
+  AND a.path NOT IN (
+      SELECT b.path
+      FROM dl_add_files b
+      LEFT JOIN dl_table_versions h ON h.table_id = b.table_id AND h.version = b.removed_version
+      WHERE b.table_id = :table_id AND (b.removed_version IS NULL OR h.commit_ms >= :before_ms OR {kept})
+  )
+UNION ALL
+SELECT c.path
+FROM dl_cdc_files c
+JOIN dl_table_versions g ON g.table_id = c.table_id AND g.version = c.version
+WHERE c.table_id = :table_id AND c.deleted_ms IS NULL AND g.commit_ms < :before_ms;
+
+-- name: known_paths
+-- Every file that the table has not deleted: data files of all versions, and change files.
+SELECT DISTINCT path FROM dl_add_files WHERE table_id = :table_id AND deleted_ms IS NULL
+UNION
+SELECT path FROM dl_cdc_files WHERE table_id = :table_id AND deleted_ms IS NULL;
+
+-- name: borrowed_paths
+-- Files below a root that other live tables of the lake, shallow clones, hold by their absolute names.
+SELECT DISTINCT b.path
+FROM dl_add_files b
+JOIN dl_tables t ON t.table_id = b.table_id
+WHERE t.dropped_ms = 0 AND b.table_id <> :table_id AND b.deleted_ms IS NULL
+  AND (substr(b.path, 1, length(:root)) = :root OR substr(b.path, 1, length(:url)) = :url);
+
+-- name: mark_deleted_files
+-- VACUUM has deleted these.
+UPDATE dl_add_files SET deleted_ms = :now_ms
+WHERE table_id = :table_id AND deleted_ms IS NULL AND path IN (SELECT path FROM dl_staged_paths);
+
+-- name: mark_deleted_changes
+-- The same of change files.
+UPDATE dl_cdc_files SET deleted_ms = :now_ms
+WHERE table_id = :table_id AND deleted_ms IS NULL AND path IN (SELECT path FROM dl_staged_paths);
+
+-- name: version_files
+-- The files of a version with all that their adds say, and {index}: the columns of the skip index under the names they get.
+SELECT a.path, a.partition_values, a.size, a.modification_time, a.data_change, a.stats, a.num_records, a.tags, a.dv_id,
+       a.dv_storage_type, a.dv_path_or_inline_dv, a.dv_offset, a.dv_size_in_bytes, a.dv_cardinality, a.base_row_id,
+       a.default_row_commit_version, a.clustering_provider, a.deleted_ms{index}
+FROM dl_add_files a
+LEFT JOIN dl_skip_{source_id} s ON s.version = a.version AND s.action_order = a.action_order
+WHERE a.table_id = :table_id AND a.version <= :version AND (a.removed_version IS NULL OR a.removed_version > :version)
+ORDER BY a.version, a.action_order;
+
+-- name: expired_base
+-- The newest published checkpoint that is older than the log's retention: what comes before it, nobody needs.
+SELECT max(s.version)
+FROM dl_mirror_status s
+JOIN dl_table_versions v ON v.table_id = s.table_id AND v.version = s.version
+WHERE s.table_id = :table_id AND s.is_checkpoint AND s.status = 'SUCCESS' AND v.commit_ms <= :before_ms;
+
+-- name: published_before
+-- The versions before another one whose files are in the mirror.
+SELECT version, is_checkpoint FROM dl_mirror_status
+WHERE table_id = :table_id AND version < :version AND status = 'SUCCESS' ORDER BY version;
+
+-- name: mark_expired
+-- Their files are taken out of the mirror.
+UPDATE dl_mirror_status SET status = 'EXPIRED' WHERE table_id = :table_id AND version < :version AND status = 'SUCCESS';

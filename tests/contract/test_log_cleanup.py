@@ -1,0 +1,57 @@
+"""The published log is shortened as its retention says; the catalog, and whoever reads what is retained, notice nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from deltaduck import Lake
+from deltaduck.errors import TableNotFoundError
+
+SOON = {"delta.logRetentionDuration": "interval 0 days", "delta.checkpointInterval": "4"}
+
+
+def log_files(lake: Lake) -> list[str]:
+    return sorted(p.name.removeprefix("0" * 18) for p in Path(lake.table("t").detail()["location"], "_delta_log").iterdir())
+
+
+@pytest.fixture
+def t(lake: Lake) -> Lake:
+    """Ten commits, with checkpoints of versions 4 and 8."""
+    for n in range(10):
+        lake.write("t", pa.table({"n": [n]}), configuration=SOON if n == 0 else None)
+    time.sleep(0.005)
+    return lake
+
+
+def test_what_is_before_the_last_expired_checkpoint_goes(t: Lake) -> None:
+    assert t.mirror.clean_up("t") == 9
+    assert log_files(t) == ["08.checkpoint.parquet", "08.json", "09.json", "_last_checkpoint"]
+    assert t.mirror.verify("t")
+    assert t.mirror.clean_up() == 0
+    assert t.sql("SELECT count(*) FROM t AT (VERSION => 2)").fetchall() == [(3,)]
+    assert [row["version"] for row in t.table("t").history()] == list(range(9, -1, -1))
+    for version, rows in ((8, 9), (9, 10)):
+        assert DeltaTable(t.table("t").detail()["location"], version=version).to_pyarrow_table().num_rows == rows
+    t.write("t", pa.table({"n": [10]}))
+    assert t.mirror.status()[0]["published_version"] == 10
+
+
+def test_nothing_goes_before_its_time_or_when_told_not_to(t: Lake) -> None:
+    before = log_files(t)
+    t.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableExpiredLogCleanup' = 'false')")
+    assert t.mirror.clean_up() == 0
+    t.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableExpiredLogCleanup' = 'true', 'delta.logRetentionDuration' = '30 days')")
+    assert t.mirror.clean_up() == 0
+    assert {*before} < {*log_files(t)}
+    with pytest.raises(TableNotFoundError):
+        t.mirror.clean_up("nothing")
+
+
+def test_the_index_is_derived_anew(t: Lake) -> None:
+    assert t.table("t").rebuild_index() == 10
+    assert t.table("t").files("n = 3").num_rows == 1
