@@ -197,14 +197,16 @@ def import_(
 def schema(
     database: Annotated[Database, typer.Option("--database", "-d", help="Whose SQL.")] = Database.duckdb,
 ) -> None:
-    """Print the catalog's DDL for a database: functions, migrations, views. Opens no lake."""
+    """Print the catalog's DDL for a database: functions, migrations, indexes, views. Opens no lake."""
     newest = max(version for version, _ in statements.migrations())
     typer.echo(f"-- The catalog of deltaduck {__version__} for {database}, schema version {newest}.")
-    typer.echo("-- Connecting to an empty one creates all of it.\n")
+    typer.echo("-- Connecting to an empty database creates all of it; connecting to one where this was run uses it.\n")
     for function in statements.functions(database):
         typer.echo(f"{function};\n")
     for version, script in statements.migrations():
         typer.echo(f"-- Migration {version}\n{script.strip()}\n")
+    for index in statements.indexes(database):
+        typer.echo(f"{index};\n")
     for view in statements.views(database).values():
         typer.echo(f"{view};\n")
 
