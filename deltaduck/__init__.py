@@ -24,6 +24,7 @@ from deltaduck.lake import Lake, connect
 from deltaduck.lakes import begin
 from deltaduck.properties import AppTransaction, CommitProperties, PostCommitHookProperties, WriterProperties
 from deltaduck.shapes import Schema
+from deltaduck.migrate import migrate
 from deltaduck.table import DeltaTable
 from deltaduck.transaction import Transaction
 from deltaduck.uris import uri
@@ -55,6 +56,7 @@ __all__ = [
     "__version__",
     "begin",
     "connect",
+    "migrate",
     "register",
     "uri",
     "write_deltalake",

@@ -13,7 +13,7 @@ import pyarrow as pa
 from deltaduck import statements
 
 _TYPES = {"BIGINT": pa.int64(), "TEXT": pa.string(), "BOOLEAN": pa.bool_()}
-_COLUMN = re.compile(r"^    (\w+)\s+(BIGINT|TEXT|BOOLEAN)\b", re.MULTILINE)
+_COLUMN = re.compile(r"(?:^    |ADD COLUMN )(\w+)\s+(BIGINT|TEXT|BOOLEAN)\b", re.MULTILINE)
 
 
 @cache

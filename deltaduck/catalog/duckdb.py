@@ -82,7 +82,7 @@ class DuckDBCatalog(Catalog):
         schema = pa.schema(columns)
         with self._translated():
             for batch in self._cursor().sql(sql).to_arrow_reader(BATCH_ROWS):
-                yield pa.table(batch).cast(schema)
+                yield pa.Table.from_batches([batch]).cast(schema)
 
     def execute(self, sql: str, params: Params | None = None) -> int:
         self._shared.heads = {}

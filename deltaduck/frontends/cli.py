@@ -32,6 +32,7 @@ from deltaduck._version import __version__
 from deltaduck.errors import CatalogError, DeltaduckError
 from deltaduck.lake import Lake, connect
 from deltaduck.listing import size_text
+from deltaduck.migrate import migrate as copy_catalog
 from deltaduck.parquet import translate
 
 
@@ -209,6 +210,23 @@ def schema(
         typer.echo(f"{index};\n")
     for view in statements.views(database).values():
         typer.echo(f"{view};\n")
+
+
+@app.command()
+def migrate(
+    source: Annotated[str, typer.Argument(help="The lake as it is: a file or a URI.")],
+    target: Annotated[str, typer.Argument(help="A new file, or an empty PostgreSQL schema.")],
+    output: Output = Format.table,
+) -> None:
+    """Copy a whole catalog, history included, into another database, and verify the copy. Data files stay where they are."""
+    with terminal.progress(terminal.console(stderr=True)) as bar:
+        task = bar.add_task("opening", total=None)
+        found = copy_catalog(
+            source, target, progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+        )
+    show(found.columns, [list(row.values()) for row in found], output)
+    verdict = "copied and verified; the source is as it was: from now on, write to one of the two only"
+    terminal.console(stderr=True).print(Text(verdict))
 
 
 @mirror.command()

@@ -304,6 +304,15 @@ def test_the_printed_schema_runs_in_sqlite(printed_schema: Callable[[str], str])
         con.close()
 
 
+def test_migrate_says_what_it_copied(shop: Path, somewhere: Path, run: Run) -> None:
+    copied = run("migrate", shop, somewhere / "lake.sqlite", "--format", "json")
+    rows = {row["table"]: row["rows"] for row in json.loads(copied.stdout)}
+    assert rows["dl_add_files"] == rows["dl_skip_1"] == 3
+    assert "write to one of the two only" in copied.stderr
+    assert len(run("history", "orders", "--lake", "lake.sqlite", "--format", "csv").stdout.splitlines()) == 4
+    assert "holds a lake already" in run("migrate", shop, "lake.sqlite", code=1).stderr
+
+
 def commands() -> list[str]:
     """Every command, as it is typed."""
 
