@@ -65,10 +65,9 @@ class PooledCatalog(Catalog):
             self._free.release()
 
     def _take(self) -> Any:
-        try:
+        with contextlib.suppress(IndexError):
             return self._idle.pop()  # the one used last: it is the least likely to have died of age
-        except IndexError:
-            return self._connect()
+        return self._connect()
 
     def _kept(self) -> Any:
         return getattr(self._local, "connection", None)

@@ -45,7 +45,7 @@ class PostgresCatalog(PooledCatalog):
             raise MissingDependencyError("a PostgreSQL catalog needs psycopg: pip install 'deltaduck[postgres]'")
         super().__init__(_pool_size(options.pop("pool_size", POOL_SIZE)))
         try:
-            known = psycopg.conninfo.conninfo_to_dict(conninfo, **options)
+            known = psycopg.conninfo.conninfo_to_dict(psycopg.conninfo.make_conninfo(conninfo, **options))
         except psycopg.ProgrammingError as e:
             named = next((option for option in options if f'"{option}"' in str(e)), None)
             reason = f"it has no option {named}" if named else "libpq cannot read it"
