@@ -39,7 +39,9 @@ def uri(server: servers.Postgres, request: pytest.FixtureRequest) -> str:
 
 def test_nobody_is_there(tmp_path: Path) -> None:
     begin = time.monotonic()
-    with pytest.raises(CatalogError, match=r"PostgreSQL catalog db/public on 127\.0\.0\.1 cannot be reached: .*refused.*host and port"):
+    with pytest.raises(
+        CatalogError, match=r"PostgreSQL catalog db/public on 127\.0\.0\.1 cannot be reached: .*refused.*host and port"
+    ):
         deltaduck.connect("deltasql://postgres/me:secret@127.0.0.1:1/db", storage=tmp_path)
     assert time.monotonic() - begin < 5
 

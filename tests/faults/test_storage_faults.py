@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,8 +30,8 @@ def mounted(directory: Path, *options: str) -> Iterator[Path]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of four megabytes."""
-    yield from mounted(tmp_path / "small", "-o", "size=4m")
+    """A file system of 24 megabytes: a DuckDB file grows in blocks of a quarter."""
+    yield from mounted(tmp_path / "small", "-o", "size=24m")
 
 
 @pytest.fixture
@@ -66,19 +65,6 @@ def test_a_read_only_lake_is_not_half_opened_and_works_again_when_it_may(disk: P
 
 
 @FILES
-def test_a_file_that_may_not_be_written(tmp_path: Path, kind: str, place: Place) -> None:
-    target = place(kind, tmp_path)
-    with deltaduck.connect(target) as lake:
-        lake.write("t", [{"n": 1}])
-    code = "import sys, deltaduck\nwith deltaduck.connect(sys.argv[1]) as lake: lake.write('t', [{'n': 2}])"
-    if os.geteuid() == 0:
-        pytest.skip("root may write everything; a read-only file system stands in for it above")
-    os.chmod(target, 0o444)
-    done = subprocess.run([sys.executable, "-c", code, target], capture_output=True, text=True)
-    assert "deltaduck.errors.CatalogError" in done.stderr
-
-
-@pytest.mark.parametrize("kind", ["duckdb", "sqlite"])
 def test_a_full_disk_below_the_catalog(small_disk: Path, tmp_path: Path, kind: str, place: Place) -> None:
     """Commits fail, clearly and wholly; when there is room again, the next one works."""
     target, filler = place(kind, small_disk), small_disk / "filler"
@@ -112,7 +98,7 @@ def test_a_full_disk_below_the_catalog(small_disk: Path, tmp_path: Path, kind: s
 
 @pytest.mark.parametrize("kind", ["duckdb", "sqlite", "postgres"])
 def test_a_full_disk_below_the_data(small_disk: Path, tmp_path: Path, kind: str, place: Place) -> None:
-    rows = pa.table({"x": [os.urandom(1000) for _ in range(8000)]})
+    rows = pa.table({"x": [os.urandom(1000) for _ in range(40_000)]})
     with deltaduck.connect(place(kind, tmp_path), storage=small_disk / "data") as lake:
         lake.write("t", [{"n": 1}])
         with pytest.raises(DeltaduckError, match=r"(?i)no space|full"):
