@@ -52,7 +52,8 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL, to the server and all that it started."""
         pids = [int(Path(self.home, "data", "postmaster.pid").read_text().split()[0])]
-        pids += [int(p) for p in subprocess.run(["pgrep", "-P", str(pids[0])], capture_output=True, text=True).stdout.split()]
+        children = subprocess.run(["pgrep", "-P", str(pids[0])], check=False, capture_output=True, text=True)
+        pids += [int(pid) for pid in children.stdout.split()]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
