@@ -25,13 +25,13 @@ def postgres_binaries() -> Path | None:
 class Postgres:
     """A PostgreSQL in a temporary directory, on a socket, of the user ``deltaduck``. Its data survive its restarts."""
 
-    def __init__(self, auth: str = "trust", port: int = 5432) -> None:
+    def __init__(self, auth: str = "trust", *, durable: bool = False) -> None:
         binaries = postgres_binaries()
         assert binaries is not None, "PostgreSQL is not installed"
         self._binaries = binaries
         self._user = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
         self.home = tempfile.mkdtemp(prefix="deltaduck-pg-")
-        self.port = port
+        self._durable = durable  # syncs what it commits: for measurements, and not for tests
         if self._user:
             shutil.chown(self.home, self._user)
         password = Path(self.home, "password")
@@ -41,7 +41,7 @@ class Postgres:
         self._run("initdb", "-D", data, "-A", auth, "-U", "deltaduck", f"--pwfile={password}", "--no-sync")
 
     def start(self) -> Postgres:
-        options = f"-k {self.home} -p {self.port} -c listen_addresses='' -c fsync=off -c max_connections=200"
+        options = f"-k {self.home} -c listen_addresses='' -c fsync={'on' if self._durable else 'off'} -c max_connections=200"
         self._run("pg_ctl", "-D", f"{self.home}/data", "-o", options, "-l", f"{self.home}/log", "-w", "start")
         return self
 
@@ -60,7 +60,7 @@ class Postgres:
         for pid in pids:  # the next one starts only once the last of them is gone
             while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
                 time.sleep(0.01)
-        for lock in ("data/postmaster.pid", f".s.PGSQL.{self.port}.lock"):  # a dead process that nobody has buried seems alive
+        for lock in ("data/postmaster.pid", ".s.PGSQL.5432.lock"):  # a dead process that nobody has buried seems alive
             Path(self.home, lock).unlink()
 
     def remove(self) -> None:
@@ -74,7 +74,7 @@ class Postgres:
 
     def query(self, user: str = "deltaduck") -> str:
         """The query part of a URI to it."""
-        return f"host={quote(self.home, safe='')}&user={user}" + (f"&port={self.port}" if self.port != 5432 else "")
+        return f"host={quote(self.home, safe='')}&user={user}"
 
     def _run(self, *command: str) -> None:
         program = str(self._binaries / command[0])
