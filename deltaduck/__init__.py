@@ -22,9 +22,9 @@ from deltaduck.frontends.deltalake import write_deltalake
 from deltaduck.frontends.functions import register
 from deltaduck.lake import Lake, connect
 from deltaduck.lakes import begin
+from deltaduck.migrate import migrate
 from deltaduck.properties import AppTransaction, CommitProperties, PostCommitHookProperties, WriterProperties
 from deltaduck.shapes import Schema
-from deltaduck.migrate import migrate
 from deltaduck.table import DeltaTable
 from deltaduck.transaction import Transaction
 from deltaduck.uris import uri

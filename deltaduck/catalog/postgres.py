@@ -15,7 +15,7 @@ from deltaduck import statements
 from deltaduck.catalog.arrow import to_arrow
 from deltaduck.catalog.base import BATCH_ROWS, ConnectionLostError, DuplicateKeyError, Params, log, tries
 from deltaduck.catalog.pool import POOL_SIZE, PooledCatalog
-from deltaduck.errors import CatalogError, MissingDependencyError, UriError
+from deltaduck.errors import CatalogError, MissingDependencyError
 
 try:
     import psycopg
@@ -43,16 +43,11 @@ class PostgresCatalog(PooledCatalog):
     def __init__(self, conninfo: str, schema: str = "public", **options: Any) -> None:
         if psycopg is None:
             raise MissingDependencyError("a PostgreSQL catalog needs psycopg: pip install 'deltaduck[postgres]'")
-        super().__init__(_pool_size(options.pop("pool_size", POOL_SIZE)))
+        super().__init__(int(options.pop("pool_size", POOL_SIZE)))
         try:
             known = psycopg.conninfo.conninfo_to_dict(psycopg.conninfo.make_conninfo(conninfo, **options))
-        except psycopg.ProgrammingError as e:
-            named = next((option for option in options if f'"{option}"' in str(e)), None)
-            reason = f"it has no option {named}" if named else "libpq cannot read it"
-            raise UriError(
-                f"the PostgreSQL connection string cannot be understood: {reason}; known: pool_size and libpq's own, such as "
-                "sslmode, sslrootcert, connect_timeout, application_name"
-            ) from None
+        except psycopg.ProgrammingError:
+            raise CatalogError("the PostgreSQL connection string cannot be understood") from None
         self._options: dict[str, Any] = {"connect_timeout": 10, **known, "client_encoding": "utf8"}
         self.patience = float(self._options["connect_timeout"])
         self._schema = schema
@@ -220,16 +215,6 @@ def _run(connection: Any, sql: str, params: Params | None) -> Any:
     if params:
         return connection.execute(statements.bind(sql.replace("%", "%%"), "%%(%s)s"), params)
     return connection.execute(sql)
-
-
-def _pool_size(text: Any) -> int:
-    try:
-        size = int(text)
-    except ValueError:
-        size = 0
-    if size < 1:
-        raise UriError(f"pool_size={text} is no number of connections: give a whole number from 1 up")
-    return size
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -16,7 +16,7 @@ import pytest
 import servers
 
 import deltaduck
-from deltaduck import CatalogError, DeltaduckError, UriError
+from deltaduck import CatalogError, DeltaduckError
 
 ROWS = pa.table({"n": [1]})
 
@@ -82,13 +82,6 @@ def test_a_server_without_tls_is_refused_where_tls_is_asked_for(tmp_path: Path) 
         place = f"me@127.0.0.1:{plain.getsockname()[1]}/db"
         with pytest.raises(CatalogError, match="refuses the connection: server does not support SSL, but SSL was required"):
             deltaduck.connect(f"deltasql://postgres/{place}?sslmode=require", storage=tmp_path)
-
-
-def test_options_are_checked(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(UriError, match=r"no option pool_sise; known: pool_size and libpq's own"):
-        deltaduck.connect(f"{uri}&pool_sise=3", storage=tmp_path)
-    with pytest.raises(UriError, match="pool_size=none is no number of connections"):
-        deltaduck.connect(f"{uri}&pool_size=none", storage=tmp_path)
 
 
 def test_libpq_options_arrive(uri: str, tmp_path: Path) -> None:
