@@ -22,6 +22,7 @@ from deltaduck.frontends.deltalake import write_deltalake
 from deltaduck.frontends.functions import register
 from deltaduck.lake import Lake, connect
 from deltaduck.lakes import begin
+from deltaduck.migrate import migrate
 from deltaduck.properties import AppTransaction, CommitProperties, PostCommitHookProperties, WriterProperties
 from deltaduck.shapes import Schema
 from deltaduck.table import DeltaTable
@@ -55,6 +56,7 @@ __all__ = [
     "__version__",
     "begin",
     "connect",
+    "migrate",
     "register",
     "uri",
     "write_deltalake",

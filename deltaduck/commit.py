@@ -19,7 +19,7 @@ from deltaduck._version import __version__
 from deltaduck.catalog import Catalog, Params
 from deltaduck.catalog.base import DuplicateKeyError, now_ms
 from deltaduck.changes import Change
-from deltaduck.errors import CommitConflictError, TableExistsError, TableNotFoundError
+from deltaduck.errors import CatalogError, CommitConflictError, TableExistsError, TableNotFoundError
 from deltaduck.parquet import ADD_SCHEMA
 from deltaduck.protocol import log
 from deltaduck.protocol.schema import to_json
@@ -72,6 +72,23 @@ def apply(catalog: Catalog, changes: Sequence[Change], isolation: str | None = N
     _agree_on_time(catalog, written)
     commit_id = str(uuid.uuid4())
     return [_write(catalog, step, commit_id, isolation) for step in written]
+
+
+def is_committed(catalog: Catalog, part: Committed) -> bool:
+    """Did the commit happen whose connection broke? Waits for the server to have done with it: until then nobody knows.
+
+    CatalogError when the catalog cannot be asked.
+    """
+    try:
+        with catalog.transaction():
+            catalog.rows("lock_table_ids")  # the broken transaction held one of these locks,
+            catalog.rows("table_state", table_id=part.table_id)  # or both
+            return bool(catalog.rows("is_committed", table_id=part.table_id, commit_id=part.commit_id))
+    except CatalogError as e:
+        raise CatalogError(
+            f"{catalog.name} went away while it committed version {part.version} of table {part.name!r}, and cannot be asked "
+            f"whether it did: before you write this again, look for commit_id {part.commit_id!r} in dl_history"
+        ) from e
 
 
 @dataclass

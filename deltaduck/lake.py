@@ -23,6 +23,7 @@ from deltaduck import commit as commits
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
+from deltaduck.catalog.base import ConnectionLostError, tries
 from deltaduck.catalog.duckdb import DuckDBCatalog
 from deltaduck.catalog.postgres import PostgresCatalog
 from deltaduck.catalog.sqlite import SQLiteCatalog
@@ -355,15 +356,22 @@ class Lake:
         changes = [c for c in changes if c.dropped or c.base is None or not c.changes_nothing or c.reads]
         if all(c.base is not None and c.changes_nothing for c in changes):
             return []
-        done: list[Committed] = []
-        try:
-            with self.catalog.transaction():
-                done = commits.apply(self.catalog, changes, isolation)
-                keep_files()
-        except CatalogError:
-            # a connection that broke on COMMIT says nothing of the outcome: the catalog does
-            if not done or not self.catalog.rows("is_committed", table_id=done[0].table_id, commit_id=done[0].commit_id):
-                raise
+        for last in tries(self.catalog.patience):
+            done: list[Committed] = []
+            asked = False
+            try:
+                with self.catalog.transaction():
+                    done = commits.apply(self.catalog, changes, isolation)
+                    keep_files()
+                    asked = True
+                break
+            except CatalogError as e:
+                # a connection that broke on COMMIT says nothing of the outcome: the catalog does
+                if done and commits.is_committed(self.catalog, done[0]):
+                    break
+                only_drops = asked and not done  # which leave no trace to ask for
+                if last or only_drops or not isinstance(e, ConnectionLostError):
+                    raise
         return done
 
     def run_sql(self, query: str, tx: Transaction | None, caller: FrameType | None) -> Any:

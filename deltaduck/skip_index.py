@@ -35,10 +35,15 @@ def plan(found: Sequence[SkipColumn], wanted: Sequence[tuple[tuple[str, ...], st
 
 def create(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> None:
     """Make the index of a new table."""
+    create_table(catalog, table_id, columns)
+    _record(catalog, table_id, columns)
+
+
+def create_table(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> None:
+    """The table of an index, without the record of what it holds."""
     keys = ["version BIGINT NOT NULL", "action_order BIGINT NOT NULL", "num_records BIGINT"]
     definitions = [f"{name} {catalog.index_types.get(kind, kind)}" for c in columns for name, kind in c.definitions()]
     catalog.execute(f"CREATE TABLE dl_skip_{table_id} ({', '.join(keys + definitions)})")
-    _record(catalog, table_id, columns)
 
 
 def redefine(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> None:

@@ -159,13 +159,15 @@ class Transaction:
     def visible(self, snapshot: Snapshot, condition: Condition | None = None) -> pa.Table:
         """Its files: those committed, less those this transaction removed, and those it added."""
         change = self._changes.get(snapshot.name.lower())
+        reads = self._reads.setdefault(snapshot.name.lower(), [])
         if change is None or change.after is not snapshot:
-            self._reads.setdefault(snapshot.name.lower(), []).append(condition or Condition())
+            reads.append(condition or Condition())
             return snapshots.files(self.lake.catalog, snapshot, condition)
         parts = []
         if change.base is not None:
             # new columns of the index exist only after the commit: until then they rule nothing out
             usable = condition if change.skip == snapshots.skip_columns(self.lake.catalog, change.base) else None
+            reads.append(usable or Condition())
             committed = snapshots.files(self.lake.catalog, change.base, usable)
             gone = change.removed_keys()
             parts.append(committed if gone is None else committed.join(gone, ["version", "action_order"], join_type="left anti"))

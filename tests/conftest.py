@@ -26,9 +26,13 @@ CATALOGS: dict[str, Callable[[Path], Lake]] = {
 
 def connect_postgres(root: Path) -> Lake:
     """A catalog in a schema of its own, named after the directory, on this test process's own server."""
+    return deltaduck.connect(postgres_uri(root), storage=root / "lake.delta")
+
+
+def postgres_uri(root: Path) -> str:
     if servers.postgres_binaries() is None and "CI" not in os.environ:
         pytest.skip("PostgreSQL's server is not installed (Debian: apt-get install postgresql)")
-    return deltaduck.connect(f"deltasql://postgres/postgres/{schema_of(root)}?{servers.postgres()}", storage=root / "lake.delta")
+    return f"deltasql://postgres/postgres/{schema_of(root)}?{servers.postgres()}"
 
 
 def schema_of(root: Path) -> str:
@@ -59,6 +63,19 @@ def kind(request: pytest.FixtureRequest) -> str:
 def uri(kind: str, tmp_path: Path) -> Callable[[str], str]:
     """The URI of a table in this test's lake, which is not there until something makes it."""
     return lambda table: URIS[kind](tmp_path, table)
+
+
+# (kind, directory) -> where a catalog of that kind would be in it, for what is opened by somebody else.
+PLACES: dict[str, Callable[[Path], str]] = {
+    "duckdb": lambda root: str(root / "lake.duckdb"),
+    "sqlite": lambda root: str(root / "lake.sqlite"),
+    "postgres": postgres_uri,
+}
+
+
+@pytest.fixture
+def place() -> Callable[[str, Path], str]:
+    return lambda kind, root: PLACES[kind](root)
 
 
 @pytest.fixture(params=CATALOGS)

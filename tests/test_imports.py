@@ -32,6 +32,7 @@ ROOMS = [
     ["frontends.functions"],
     ["lake"],
     ["lakes"],
+    ["migrate"],
     ["frontends", "demo", "__main__"],
 ]
 

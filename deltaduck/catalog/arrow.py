@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 from deltaduck import statements
 
 _TYPES = {"BIGINT": pa.int64(), "TEXT": pa.string(), "BOOLEAN": pa.bool_()}
-_COLUMN = re.compile(r"^    (\w+)\s+(BIGINT|TEXT|BOOLEAN)\b", re.MULTILINE)
+_COLUMN = re.compile(r"(?:^    |ADD COLUMN )(\w+)\s+(BIGINT|TEXT|BOOLEAN)\b", re.MULTILINE)
 
 
 @cache
@@ -22,10 +22,10 @@ def column_types() -> dict[str, pa.DataType]:
     return {name: _TYPES[kind] for _, script in statements.migrations() for name, kind in _COLUMN.findall(script)}
 
 
-def to_arrow(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    """An Arrow table of rows."""
+def to_arrow(names: Sequence[str], rows: Sequence[Sequence[Any]], types: Mapping[str, pa.DataType] | None = None) -> pa.Table:
+    """An Arrow table of rows; the types of a catalog's columns are known."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    known = column_types()
+    known = column_types() if types is None else types
     return pa.table({n: _array(c, known.get(n)) for n, c in zip(names, columns, strict=True)})
 
 

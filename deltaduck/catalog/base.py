@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,8 +20,16 @@ Params = Mapping[str, Any]
 log = logging.getLogger("deltaduck.catalog")
 
 
+BATCH_ROWS = 20_000  # of a stream of rows
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between two tries
+
+
 class DuplicateKeyError(CatalogError):
     """A key is taken: somebody else was faster. Translated before it reaches a user."""
+
+
+class ConnectionLostError(CatalogError):
+    """The server is gone, or not yet there again. What had not been sent to commit did not happen; trying again may succeed."""
 
 
 class Catalog(ABC):
@@ -34,6 +43,7 @@ class Catalog(ABC):
     scans: dict[Any, str]  # SQL that reads a version's files, likewise
     index_types: Mapping[str, str] = {}  # how the skip index's column types are spelt, where not as in the portable text
     slow_to_plan = False  # reading a row back costs more than keeping it
+    patience = 0.0  # seconds to wait for a server that went away
     durable_marks = True  # record a publication at once, rather than every few commits
 
     # --- the driver's part
@@ -45,6 +55,10 @@ class Catalog(ABC):
     @abstractmethod
     def fetch_arrow(self, sql: str, params: Params | None = None) -> pa.Table:
         """The same, as Arrow."""
+
+    @abstractmethod
+    def fetch_batches(self, sql: str, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+        """The same in parts, inside of a transaction, with the types that are asked for: memory is bounded."""
 
     @abstractmethod
     def execute(self, sql: str, params: Params | None = None) -> int:
@@ -109,19 +123,16 @@ class Catalog(ABC):
     def open(self, storage: str | None) -> str:
         """Create or migrate the schema where needed; the lake's storage root."""
         newest = max(version for version, _ in statements.migrations())
-        if not self.has_table("dl_lake"):
-            if not self.is_empty():
-                raise CatalogError(
-                    f"{self.name} holds other tables and is no deltaduck catalog: give a new file or an empty database"
-                )
-            if storage is None:
-                raise CatalogError(f"{self.name} is new: say where data files go with storage=...")
+        if not (rows := self.lake_row()):
             with self.transaction():
-                self._migrate(0)
-                self.run("insert_lake", lake_id=str(uuid.uuid4()), schema_version=newest, storage=storage, now_ms=now_ms())
-            return storage
-        if not (rows := self.rows("read_lake")):
-            raise CatalogError(f"{self.name} has a catalog's tables, and no row in dl_lake: drop them, connecting creates them")
+                self.run("lock_catalog")  # one of those who find it new makes it
+                self.create_tables()
+                if not self.rows("read_lake"):
+                    if storage is None:
+                        raise CatalogError(f"{self.name} is new: say where data files go with storage=...")
+                    lake_id = str(uuid.uuid4())
+                    self.run("insert_lake", lake_id=lake_id, schema_version=newest, storage=storage, now_ms=now_ms())
+            rows = self.lake_row()
         ((found, root),) = rows
         if found > newest:
             raise CatalogError(
@@ -129,9 +140,29 @@ class Catalog(ABC):
             )
         if found < newest:
             with self.transaction():
-                self._migrate(found)
-                self.run("set_schema_version", schema_version=newest)
+                self.run("lock_catalog")
+                if self.lake_row() == rows:
+                    self._migrate(found)
+                    self.run("set_schema_version", schema_version=newest)
         return str(root)
+
+    def lake_row(self) -> list[tuple[Any, ...]]:
+        """(schema version, storage) of the lake; nothing where there is none yet."""
+        return self.rows("read_lake") if self.has_table("dl_lake") else []
+
+    def create_tables(self) -> None:
+        """Tables and views of a new catalog, inside a transaction; an administrator may have made them.
+
+        CatalogError in a database that holds something else.
+        """
+        if self.is_empty():
+            self._migrate(0)
+        elif not self.has_table("dl_lake"):
+            raise CatalogError(
+                f"{self.name} holds other tables and is no deltaduck catalog: give a new file or an empty database"
+            )
+        elif not self.rows("read_lake") and self.rows("table_versions"):
+            raise CatalogError(f"{self.name} has tables in dl_tables and no row in dl_lake: it is damaged")
 
     def _migrate(self, found: int) -> None:
         for version, script in statements.migrations():
@@ -139,6 +170,8 @@ class Catalog(ABC):
                 log.info("migrating %s to catalog schema %s", self.name, version)
                 for statement in statements.split(script):
                     self.execute(statement)
+        for sql in statements.indexes(self.database):
+            self.execute(sql)
         self.create_views()
 
     def create_views(self) -> None:
@@ -153,3 +186,13 @@ class Catalog(ABC):
 def now_ms() -> int:
     """Milliseconds since the epoch, by this machine's clock."""
     return time.time_ns() // 1_000_000
+
+
+def tries(patience: float) -> Iterator[bool]:
+    """Once, and again after longer and longer pauses, until so many seconds have passed; is it the last time?"""
+    pause, until = FIRST_PAUSE, time.monotonic() + patience
+    while time.monotonic() < until:
+        yield False
+        time.sleep(pause * random.uniform(0.5, 1))  # not all at once
+        pause = min(2 * pause, LONGEST_PAUSE)
+    yield True

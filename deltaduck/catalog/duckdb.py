@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from deltaduck import statements
-from deltaduck.catalog.base import Catalog, DuplicateKeyError, Params, log
+from deltaduck.catalog.base import BATCH_ROWS, Catalog, DuplicateKeyError, Params, log
 from deltaduck.errors import CatalogError
 
 # Every DuckDB since 1.2 reads and writes this format; the newest's own is closed to older clients.
@@ -77,6 +77,12 @@ class DuckDBCatalog(Catalog):
         with self._translated():
             # a relation answers Arrow without a copy of the rows
             return self._cursor().sql(statements.bind(sql, "$%s"), params=_used(sql, params)).to_arrow_table()
+
+    def fetch_batches(self, sql: str, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+        schema = pa.schema(columns)
+        with self._translated():
+            for batch in self._cursor().sql(sql).to_arrow_reader(BATCH_ROWS):
+                yield pa.Table.from_batches([batch]).cast(schema)
 
     def execute(self, sql: str, params: Params | None = None) -> int:
         self._shared.heads = {}

@@ -5,69 +5,80 @@ from __future__ import annotations
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pyarrow as pa
 
 from deltaduck.catalog.arrow import to_arrow
-from deltaduck.catalog.base import DuplicateKeyError, Params, log
-from deltaduck.catalog.threads import ThreadedCatalog
+from deltaduck.catalog.base import BATCH_ROWS, DuplicateKeyError, Params, log, tries
+from deltaduck.catalog.pool import POOL_SIZE, PooledCatalog
 from deltaduck.errors import CatalogError
 
 BUSY_SECONDS = 60.0  # how long a writer waits for its turn
 
 
-class SQLiteCatalog(ThreadedCatalog):
-    """`path` is a file, created when absent, or ``:memory:``. One connection per thread."""
+class SQLiteCatalog(PooledCatalog):
+    """`path` is a file, created when absent, or ``:memory:``."""
 
     database = "sqlite"
 
     def __init__(self, path: str) -> None:
-        super().__init__()
+        super().__init__(POOL_SIZE)
         self._memory = path == ":memory:"
         self._path = f"file:{uuid.uuid4().hex}?mode=memory&cache=shared" if self._memory else _absolute(path)
         self.name = f"SQLite catalog {path if self._memory else self._path}"
         self.home = None if self._memory else os.path.splitext(self._path)[0]
         if not self._memory and not os.path.isdir(os.path.dirname(self._path)):
             raise CatalogError(f"cannot create {self.name}: its directory does not exist")
-        with self._translated():
-            self._connection().execute("SELECT count(*) FROM sqlite_master").fetchall()
+        self.fetch("SELECT count(*) FROM sqlite_master")
 
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
+    def _connect(self) -> sqlite3.Connection:
+        with self._translated():
             connection = sqlite3.connect(
                 self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=self._memory
             )
-            if not self._memory:
-                connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            self._keep(connection)
-        return connection
+            try:
+                if not self._memory:
+                    _use_wal(connection)
+                connection.execute("PRAGMA synchronous = FULL")
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    def _is_usable(self, connection: sqlite3.Connection) -> bool:
+        return not connection.in_transaction
+
+    @contextmanager
+    def _cursor(self, sql: str, params: Params | None = None) -> Iterator[sqlite3.Cursor]:
+        log.debug("%s %s", sql, params)
+        with self._lent() as connection, self._translated(), closing(connection.cursor()) as cursor:
+            yield cursor.execute(sql, params or {})
 
     def fetch(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
-        log.debug("%s %s", sql, params)
-        with self._translated():
-            return self._connection().execute(sql, params or {}).fetchall()
+        with self._cursor(sql, params) as cursor:
+            return cursor.fetchall()
 
     def fetch_arrow(self, sql: str, params: Params | None = None) -> pa.Table:
-        log.debug("%s %s", sql, params)
-        with self._translated():
-            cursor = self._connection().execute(sql, params or {})
+        with self._cursor(sql, params) as cursor:
             return to_arrow([c[0] for c in cursor.description], cursor.fetchall())
 
+    def fetch_batches(self, sql: str, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+        with self._cursor(sql) as cursor:
+            while rows := cursor.fetchmany(BATCH_ROWS):
+                yield to_arrow(list(columns), rows, columns)
+
     def execute(self, sql: str, params: Params | None = None) -> int:
-        log.debug("%s %s", sql, params)
-        with self._translated():
-            return self._connection().execute(sql, params or {}).rowcount
+        with self._cursor(sql, params) as cursor:
+            return cursor.rowcount
 
     def ingest(self, table: str, rows: pa.Table) -> None:
         marks = ", ".join("?" * rows.num_columns)
         sql = f"INSERT INTO {table} ({', '.join(rows.column_names)}) VALUES ({marks})"
-        with self._translated():
-            self._connection().executemany(sql, zip(*rows.to_pydict().values(), strict=True))
+        with self._lent() as connection, self._translated():
+            connection.executemany(sql, zip(*rows.to_pydict().values(), strict=True))
 
     @contextmanager
     def staged(self, name: str, rows: pa.Table) -> Iterator[None]:
@@ -85,7 +96,7 @@ class SQLiteCatalog(ThreadedCatalog):
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        if self._connection().in_transaction:
+        if self._kept() is not None:
             yield
             return
         with self._between("BEGIN"):
@@ -93,17 +104,14 @@ class SQLiteCatalog(ThreadedCatalog):
 
     @contextmanager
     def _between(self, begin: str) -> Iterator[None]:
-        self.execute(begin)
-        try:
-            yield
-        except BaseException:
-            self._connection().rollback()
-            raise
-        try:
-            self.execute("COMMIT")
-        except BaseException:
-            self._connection().rollback()
-            raise
+        with self._keeping() as connection:
+            self.execute(begin)
+            try:
+                yield
+                self.execute("COMMIT")
+            except BaseException:
+                connection.rollback()
+                raise
 
     def has_table(self, table: str) -> bool:
         return bool(self.fetch("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :table", {"table": table}))
@@ -123,6 +131,17 @@ class SQLiteCatalog(ThreadedCatalog):
 
 def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Readers and a writer side by side. Whoever opens a file first changes its mode, and SQLite lets no other wait for that."""
+    for last in tries(BUSY_SECONDS):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as e:
+            if last or "locked" not in str(e):
+                raise
 
 
 def _explain(name: str, error: sqlite3.Error) -> str:

@@ -32,6 +32,7 @@ from deltaduck._version import __version__
 from deltaduck.errors import CatalogError, DeltaduckError
 from deltaduck.lake import Lake, connect
 from deltaduck.listing import size_text
+from deltaduck.migrate import migrate as copy_catalog
 from deltaduck.operations import optimize as optimizing
 from deltaduck.parquet import translate
 from deltaduck.protocol.features import size_bytes
@@ -249,16 +250,35 @@ def restore(
 def schema(
     database: Annotated[Database, typer.Option("--database", "-d", help="Whose SQL.")] = Database.duckdb,
 ) -> None:
-    """Print the catalog's DDL for a database: functions, migrations, views. Opens no lake."""
+    """Print the catalog's DDL for a database: functions, migrations, indexes, views. Opens no lake."""
     newest = max(version for version, _ in statements.migrations())
     typer.echo(f"-- The catalog of deltaduck {__version__} for {database}, schema version {newest}.")
-    typer.echo("-- Connecting to an empty one creates all of it.\n")
+    typer.echo("-- Connecting to an empty database creates all of it; connecting to one where this was run uses it.\n")
     for function in statements.functions(database):
         typer.echo(f"{function};\n")
     for version, script in statements.migrations():
         typer.echo(f"-- Migration {version}\n{script.strip()}\n")
+    for index in statements.indexes(database):
+        typer.echo(f"{index};\n")
     for view in statements.views(database).values():
         typer.echo(f"{view};\n")
+
+
+@app.command()
+def migrate(
+    source: Annotated[str, typer.Argument(help="The lake as it is: a file or a URI.")],
+    target: Annotated[str, typer.Argument(help="A new file, or an empty PostgreSQL schema.")],
+    output: Output = Format.table,
+) -> None:
+    """Copy a whole catalog, history included, into another database, and verify the copy. Data files stay where they are."""
+    with terminal.progress(terminal.console(stderr=True)) as bar:
+        task = bar.add_task("opening", total=None)
+        found = copy_catalog(
+            source, target, progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+        )
+    show(found.columns, [list(row.values()) for row in found], output)
+    verdict = "copied and verified; the source is as it was: from now on, write to one of the two only"
+    terminal.console(stderr=True).print(Text(verdict))
 
 
 @mirror.command()

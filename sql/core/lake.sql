@@ -22,3 +22,7 @@ ORDER BY t.name_key;
 -- name: table_versions
 -- The point in time that a transaction starts from: version of every live table.
 SELECT table_id, version FROM dl_tables WHERE dropped_ms = 0;
+
+-- name: lock_catalog
+-- Before the catalog is made or migrated: the write transactions of DuckDB and SQLite exclude each other already.
+SELECT 1;

@@ -24,7 +24,7 @@ SELECT table_id, version, action_order,
     || CASE WHEN name IS NULL THEN '' ELSE ',"name":' || json_quote(name) END
     || CASE WHEN description IS NULL THEN '' ELSE ',"description":' || json_quote(description) END
     || ',"format":{"provider":' || json_quote(format_provider) || ',"options":' || format_options || '}'
-    || coalesce(',"schemaString":' || json_quote(schema_string), '')
+    || CASE WHEN schema_string IS NULL THEN '' ELSE ',"schemaString":' || json_quote(schema_string) END
     || ',"partitionColumns":' || partition_columns
     || coalesce(',"createdTime":' || created_time, '')
     || ',"configuration":' || configuration

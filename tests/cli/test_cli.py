@@ -280,10 +280,19 @@ def test_the_printed_schema_is_what_a_lake_holds(shop: Path, printed_schema: Cal
             assert mine.execute(query).fetchall() == theirs.execute(query).fetchall()
 
 
-def test_a_schema_without_its_lake_is_an_error(somewhere: Path, run: Run, printed_schema: Callable[[str], str]) -> None:
+def test_a_schema_that_an_administrator_made_becomes_a_lake(
+    somewhere: Path, run: Run, printed_schema: Callable[[str], str]
+) -> None:
     with duckdb.connect("lake.duckdb") as con:
         con.execute(printed_schema("duckdb"))
-    assert "no row in dl_lake" in run("tables", code=1).stderr
+    run("sql", "CREATE TABLE t AS SELECT 1 AS n")
+    assert run("sql", "--format", "csv", "FROM t").stdout == "n\n1\n"
+
+
+def test_a_damaged_catalog_is_told_apart_from_a_new_one(shop: Path, run: Run) -> None:
+    with duckdb.connect(str(shop)) as con:
+        con.execute("DELETE FROM dl_lake")
+    assert "no row in dl_lake: it is damaged" in run("tables", "--lake", str(shop), code=1).stderr
 
 
 def test_the_printed_schema_runs_in_sqlite(printed_schema: Callable[[str], str]) -> None:
@@ -294,6 +303,15 @@ def test_the_printed_schema_runs_in_sqlite(printed_schema: Callable[[str], str])
             assert con.execute(f"SELECT * FROM {view}").fetchall() == []
     finally:
         con.close()
+
+
+def test_migrate_says_what_it_copied(shop: Path, somewhere: Path, run: Run) -> None:
+    copied = run("migrate", shop, somewhere / "lake.sqlite", "--format", "json")
+    rows = {row["table"]: row["rows"] for row in json.loads(copied.stdout)}
+    assert rows["dl_add_files"] == rows["dl_skip_1"] == 3
+    assert "write to one of the two only" in copied.stderr
+    assert len(run("history", "orders", "--lake", "lake.sqlite", "--format", "csv").stdout.splitlines()) == 4
+    assert "holds a lake already" in run("migrate", shop, "lake.sqlite", code=1).stderr
 
 
 def commands() -> list[str]:

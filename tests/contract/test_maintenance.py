@@ -191,7 +191,7 @@ def test_a_table_is_what_it_was(t: Lake) -> None:
 
 
 def test_by_time(t: Lake) -> None:
-    at = t.table("t").history()[2]["timestamp"]
+    at = t.table("t").history()[2]["committed"]
     t.sql(f"RESTORE t TO TIMESTAMP AS OF '{at.isoformat()}'")
     assert numbers(t) == [3]
     t.table("t").restore(at - dt.timedelta(milliseconds=1))

@@ -336,7 +336,6 @@ def test_several_statements_answer_with_the_last(lake: Lake) -> None:
         ("DELETE FROM people WHERE nope = 1", QueryError, "nope"),
         ("CREATE TABLE dl_mine (a INT)", DeltaduckError, "dl_"),
         ("CREATE TABLE t (a INT PRIMARY KEY)", UnsupportedFeatureError, "PRIMARY KEY"),
-        ("CREATE TABLE t (a INT, CHECK (a > 0))", UnsupportedFeatureError, "(?i)check"),
         ("CREATE TABLE t (a TIME)", DeltaduckError, "'a'"),
         ("BEGIN", UnsupportedFeatureError, "lake.begin"),
         ("COMMIT", UnsupportedFeatureError, "lake.begin"),

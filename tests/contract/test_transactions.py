@@ -418,3 +418,14 @@ def test_counters_lose_no_increment(open_lake: Callable[[], Lake]) -> None:
         t.join()
     assert read(lakes[0], "counter") == [10]
     assert all(e.retryable and e.table == "counter" for e in conflicts)
+
+
+def test_serializable_what_is_read_after_a_write_of_ones_own_counts_too(lake: Lake) -> None:
+    lake.write("t", pa.table({"k": [0, 1], "v": [0, 0]}), partition_by="k")
+    tx = lake.begin("serializable")
+    tx.write("t", pa.table({"k": [1], "v": [5]}))
+    assert tx.sql("SELECT v FROM t WHERE k = 0").fetchall() == [(0,)]
+    lake.sql("UPDATE t SET v = 7 WHERE k = 0")
+    with pytest.raises(CommitConflictError, match="version 1 removed rows that this commit read"):
+        tx.commit()
+    assert lake.table("t").version() == 1

@@ -13,26 +13,47 @@ import servers
 
 import deltaduck
 
-WRITERS, COMMITS = 4, 12
+WRITERS, READERS, COMMITS = 8, 2, 6
 
-WRITER = textwrap.dedent("""
-    import sys, deltaduck
-    target, storage, me, commits = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    with deltaduck.connect(target, storage=storage) as lake:
-        for n in range(commits):
-            row = [{"writer": me, "n": n}]
-            with lake.begin() as tx:
-                tx.write("debit", row)
-                tx.write("credit", row)
-            lake.write("alone", row)
-""")
+# Processes born by fork, so that they need not import everything anew; the exit code of each, in order.
+CROWD = textwrap.dedent("""
+    import os, sys, time, deltaduck
+    target, storage, writers, readers, commits = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 
-READER = textwrap.dedent("""
-    import sys, deltaduck
-    with deltaduck.connect(sys.argv[1], storage=sys.argv[2]) as lake:
-        for _ in range(25):
-            ((difference,),) = lake.sql("SELECT (SELECT count(*) FROM debit) - (SELECT count(*) FROM credit)").fetchall()
-            assert difference == 0, f"the tables differ by {difference} rows"
+    def write(me):
+        with deltaduck.connect(target, storage=storage) as lake:
+            for n in range(commits):
+                row = [{"writer": me, "n": n}]
+                with lake.begin() as tx:
+                    tx.write("debit", row)
+                    tx.write("credit", row)
+                lake.write("alone", row)
+
+    def read(me):
+        looks = 0
+        with deltaduck.connect(target, storage=storage) as lake:
+            while looks < 10 or not os.path.exists(storage + "/done"):
+                ((d, c),) = lake.sql("SELECT (SELECT count(*) FROM debit), (SELECT count(*) FROM credit)").fetchall()
+                assert d == c, f"{d} rows here and {c} there"
+                looks += 1
+
+    def born(work, me):
+        if child := os.fork():
+            return child
+        code = 1
+        try:
+            work(me)
+            code = 0
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    watching = [born(read, n) for n in range(readers)]
+    codes = [os.waitpid(pid, 0)[1] for pid in [born(write, n) for n in range(writers)]]
+    open(storage + "/done", "w").close()
+    sys.exit(any(codes + [os.waitpid(pid, 0)[1] for pid in watching]))
 """)
 
 
@@ -50,10 +71,8 @@ def test_every_commit_of_every_process_is_there_once(target: str, tmp_path: Path
     with deltaduck.connect(target, storage=storage) as lake, lake.begin() as tx:
         for table in ("debit", "credit", "alone"):
             tx.create_table(table, {"writer": "BIGINT", "n": "BIGINT"})
-    python = [sys.executable, "-c"]
-    jobs = [subprocess.Popen([*python, WRITER, target, storage, str(w), str(COMMITS)]) for w in range(WRITERS)]
-    jobs.append(subprocess.Popen([*python, READER, target, storage]))
-    assert [job.wait(timeout=240) for job in jobs] == [0] * (WRITERS + 1)
+    numbers = [str(n) for n in (WRITERS, READERS, COMMITS)]
+    subprocess.run([sys.executable, "-c", CROWD, target, storage, *numbers], check=True, timeout=240)
 
     wanted = [(w, n) for w in range(WRITERS) for n in range(COMMITS)]
     with deltaduck.connect(target, storage=storage) as lake:
