@@ -21,6 +21,7 @@ class Change:
     base: the snapshot that was read; None when the table is new. after: the table as it will be.
     skip: the index of the table as it will be; known: all that its index holds, or was staged to hold.
     adds: one row per new file (`parquet.write_files`). removes: (version, action_order) of live files that go.
+    metrics: what statements say of themselves, beside what the files say.
     reads: what was read, as conditions on the skip index. A commit without reads and removes is a blind append.
     info: what else the commitInfo says. copy_options: how its files are written, where not as the table's properties say.
     """
@@ -39,6 +40,7 @@ class Change:
     info: Mapping[str, Any] = field(default_factory=dict)
     copy_options: Mapping[str, str | int] = field(default_factory=dict)
     checkpoint: bool = True  # may a checkpoint follow?
+    metrics: dict[str, int] = field(default_factory=dict)
     dropped: bool = False
 
     @property
@@ -67,6 +69,18 @@ class Change:
         """Where files of this change go."""
         a = self.after
         return Target(a.location, a.schema, a.partition_columns, a.configuration, self.skip, self.copy_options)
+
+    def count(self, **numbers: int) -> None:
+        """Add to the metrics."""
+        for name, number in numbers.items():
+            self.metrics[name] = self.metrics.get(name, 0) + number
+
+    def copy(self) -> Change:
+        """The same, to come back to when a statement fails."""
+        return replace(
+            self, adds=[*self.adds], removes=[*self.removes], reads=[*self.reads], metrics=dict(self.metrics),
+            app_transactions=dict(self.app_transactions), parameters=dict(self.parameters),
+        )  # fmt: skip
 
     def removed_keys(self) -> pa.Table | None:
         """All (version, action_order) that go; None when nothing does."""

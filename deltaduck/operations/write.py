@@ -20,7 +20,8 @@ from deltaduck.errors import (
 )
 from deltaduck.frames import Source
 from deltaduck.operations.create import change_schema, checked_partitions, create
-from deltaduck.operations.rewrite import delete_rows, require_removable
+from deltaduck.operations.merge import delete_rows
+from deltaduck.operations.rewrite import require_removable
 from deltaduck.predicate import Condition
 from deltaduck.protocol.features import check_writable
 from deltaduck.protocol.schema import literal, quote
