@@ -100,6 +100,7 @@ def merge(
     item: the source, as the statement's FROM item. evolve: add columns that only the source has. cast: what happens to a
     source column of another type: None casts as DuckDB does, "exact" refuses what would lose something, "try" gives NULL.
     """
+    _check_reachable(whens)
     tx.pin()
     change = rows.begin(tx, name, "MERGE", _parameters(on, whens))
     read_before = len(tx.reads(name))
@@ -124,6 +125,16 @@ def merge(
         change.reads += tx.reads(name)[read_before:]
         effect = rows.apply(tx, change, search, clauses)
     return rows.note(change, effect, source_rows), source_rows
+
+
+def _check_reachable(whens: Sequence[When]) -> None:
+    """QueryError for a clause behind one of its kind that takes every row."""
+    done: set[str] = set()
+    for w in whens:
+        if w.when in done:
+            raise QueryError(f"MERGE: a WHEN {w.when} clause stands behind one without a condition, and could never apply")
+        if w.condition is None:
+            done.add(w.when)
 
 
 def _parameters(on: exp.Expr, whens: Sequence[When]) -> dict[str, str]:

@@ -332,6 +332,7 @@ FAILING = [
     (f"{ON_ID} WHEN MATCHED THEN DELETE RETURNING id", UnsupportedFeatureError, "RETURNING"),
     (f"{ON_ID} WHEN MATCHED THEN FROBNICATE", QueryError, "FROBNICATE.*Line 1, Col: "),
     (f"{ON_ID} WHEN MATCHED THEN INSERT *", QueryError, "MATCHED"),
+    (f"{ON_ID} WHEN MATCHED THEN DELETE WHEN MATCHED THEN UPDATE SET n = 1", QueryError, "could never apply"),
     (f"{ON_ID} WHEN NOT MATCHED THEN DELETE", UnsupportedFeatureError, "DELETE"),
     ("MERGE INTO dl_tables t USING delivery s ON true WHEN MATCHED THEN DELETE", UnsupportedFeatureError, "dl_tables"),
     (
