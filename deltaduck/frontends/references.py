@@ -55,8 +55,9 @@ _WRITTEN = re.compile(
     re.IGNORECASE,
 )
 _TRANSACTION = re.compile(
-    r"\s*(BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT)(\s+(TRANSACTION|WORK))?\s*;?\s*$", re.IGNORECASE
+    r"(BEGIN|START TRANSACTION|COMMIT|END|ROLLBACK|ABORT)( TRANSACTION| WORK)?( READ WRITE)?( ;)?", re.IGNORECASE
 )
+_PERHAPS = re.compile(r"\b(BEGIN|START|COMMIT|END|ROLLBACK|ABORT)\b", re.IGNORECASE)
 
 
 def written_table(text: str) -> str | None:
@@ -67,7 +68,13 @@ def written_table(text: str) -> str | None:
 
 def transaction_verb(text: str) -> str | None:
     """BEGIN, COMMIT or ROLLBACK, however it is written; None for any other statement."""
-    found = _TRANSACTION.match(text)
+    if len(text) > 1000 or not _PERHAPS.search(text):
+        return None
+    try:
+        words = " ".join(token.text for token in sqlglot.tokenize(text, read="duckdb"))  # without comments
+    except SqlglotError:
+        return None
+    found = _TRANSACTION.fullmatch(words)
     return None if found is None else _VERBS[found[1].upper().split()[0]]
 
 
@@ -232,6 +239,8 @@ def render(tree: exp.Expr) -> str:
 
 def split(text: str) -> list[str]:
     """The statements of a script, each as it was written."""
+    if ";" not in text:
+        return [text]
     try:
         ends = [t.start for t in sqlglot.tokenize(text, read="duckdb") if t.token_type is TokenType.SEMICOLON]
     except SqlglotError:

@@ -107,7 +107,8 @@ def _splice(lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: Frame
             replacement = frame
         else:
             continue
-        alias = "" if reference.has_alias else f" AS {quote(reference.name)}"
+        copied = isinstance(tree, exp.Copy) and isinstance(tree.this, exp.Table) and tree.this.name == reference.name
+        alias = "" if reference.has_alias or copied else f" AS {quote(reference.name)}"
         pieces += [text[position : reference.start], replacement, alias]
         position = reference.end
     return "".join([*pieces, text[position:]])
