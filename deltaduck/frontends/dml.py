@@ -99,10 +99,10 @@ def _change(
     change = rows.begin(tx, name, operation, {"predicate": "true" if where is None else where.sql("duckdb")})
     read_before = len(tx.reads(name))
     with from_items.opened(lake, tx, items, from_items.used_names(parts), caller) as source:
-        names = Names(alias, change.after.schema, source.aliases, source.columns)
+        names = Names(alias, change.after.schema, source.tables, source.columns)
         assigned = {} if values is None else rows.values_of(lake, tx, change, alias, values, caller)
         clause = Clause(MATCHED, "delete" if values is None else "update", None, assigned)
-        files = key_ranges.could_match(lake.con, where, names, source.from_sql, change.after.partition_columns)
+        files = key_ranges.could_match(lake.con, where, names, change.after.partition_columns)
         search = Search(
             alias, rows.planned(lake, tx, where, caller), tx.condition(change, files, [alias]), source.from_sql,
             repeats="one" if values is None else "same",

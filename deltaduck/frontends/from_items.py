@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,14 @@ def temporary() -> str:
 
 @dataclass(frozen=True)
 class From:
-    """A FROM item that may be read more than once; None when there is nothing to join. columns: (name, type)."""
+    """FROM items that may be read more than once; None when there is nothing to join.
+
+    columns: (name, type). tables: what stands behind an alias, as a FROM item of its own.
+    """
 
     from_sql: str | None = None
-    aliases: frozenset[str] = frozenset()
     columns: Sequence[tuple[str, Any]] = ()
+    tables: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -47,23 +50,35 @@ def opened(
     holder = exp.Tuple(expressions=[i.copy() for i in items])
     try:
         leaves = [leaf for item in holder.expressions for leaf in _leaves(item)]
-        aliases = frozenset(leaf.alias_or_name.lower() for leaf in leaves)
-        for leaf in leaves:
+        for i, leaf in enumerate(leaves):
             if _must_be_kept(lake, tx, leaf):
                 made.append(temporary())
                 joins = leaf.args.get("joins")
                 leaf.set("joins", None)
-                _keep(lake, tx, leaf, made[-1], used, caller)
+                _keep(lake, tx, leaf, made[-1], used if len(leaves) == 1 else None, caller)
                 kept = exp.to_table(made[-1], alias=exp.to_identifier(leaf.alias_or_name or made[-1], quoted=True))
                 kept.set("joins", joins)
-                leaf.replace(kept)
+                leaves[i] = leaf.replace(kept)
         text = ", ".join(references.render(item) for item in holder.expressions)
-        planned = sql.plan(lake, tx, f"SELECT * FROM {text}", caller)[len("SELECT * FROM ") :]
+        planned = _planned(lake, tx, text, caller)
         relation = sql.relation(lake, f"SELECT * FROM {planned}")
-        yield From(planned, aliases, list(zip(relation.columns, relation.types, strict=True)))
+        tables = {leaves[0].alias_or_name.lower(): planned}
+        if len(leaves) > 1:
+            tables = {t.alias_or_name.lower(): _planned(lake, tx, _alone(t), caller) for t in leaves if isinstance(t, exp.Table)}
+        yield From(planned, list(zip(relation.columns, relation.types, strict=True)), tables)
     finally:
         for table in made:
             lake.con.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def _planned(lake: Lake, tx: Transaction, text: str, caller: FrameType | None) -> str:
+    return sql.plan(lake, tx, f"SELECT * FROM {text}", caller)[len("SELECT * FROM ") :]
+
+
+def _alone(table: exp.Table) -> str:
+    alone = table.copy()
+    alone.set("joins", None)
+    return references.render(alone)
 
 
 @contextmanager
@@ -96,7 +111,7 @@ def _leaves(item: exp.Expr) -> Iterator[exp.Expr]:
 def _must_be_kept(lake: Lake, tx: Transaction, leaf: exp.Expr) -> bool:
     if isinstance(leaf, exp.Table) and isinstance(leaf.this, exp.Identifier):
         is_frame = not leaf.db and tx.find(leaf.name) is None and not lake.has_native(leaf.name)
-        return is_frame and not sql.CATALOG_NAME.fullmatch(leaf.name)
+        return bool(leaf.args.get("sample")) or (is_frame and not sql.CATALOG_NAME.fullmatch(leaf.name))
     return isinstance(leaf, exp.Subquery | exp.Values)
 
 

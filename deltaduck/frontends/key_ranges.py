@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,11 @@ _FAMILIES = {
 
 @dataclass(frozen=True)
 class Names:
-    """What the names in a join's condition may mean. columns: (name, type) of the source."""
+    """What the names in a join's condition may mean. columns: (name, type) of the source; tables: its FROM items by alias."""
 
     target: str
     schema: Struct
-    aliases: frozenset[str]
+    tables: Mapping[str, str]
     columns: Sequence[tuple[str, Any]]
 
     def side(self, tree: exp.Expr) -> str | None:
@@ -45,21 +45,19 @@ class Names:
         first = column.parts[0].name.lower()
         if len(column.parts) > 1 and first == self.target.lower():
             return "target"
-        if len(column.parts) > 1 and first in self.aliases:
+        if len(column.parts) > 1 and first in self.tables:
             return "source"
         mine = self.schema.get(first) is not None
         theirs = first in {name.lower() for name, _ in self.columns}
         return None if mine == theirs else "target" if mine else "source"
 
 
-def could_match(
-    connection: Any, on: exp.Expr | None, names: Names, source: str | None, partition_columns: Sequence[str]
-) -> exp.Expr | None:
+def could_match(connection: Any, on: exp.Expr | None, names: Names, partition_columns: Sequence[str]) -> exp.Expr | None:
     """A predicate that every row of the table satisfies that the join can find; None when nothing is known."""
     parts: list[exp.Expr] = []
     if on is None:
         return None
-    if source is None:
+    if not names.columns:
         return on
     for part in predicates.conjuncts(on):
         if names.side(part) == "target":
@@ -67,20 +65,19 @@ def could_match(
         elif isinstance(part, exp.EQ | exp.NullSafeEQ):
             for mine, theirs in ((part.this, part.expression), (part.expression, part.this)):
                 if isinstance(mine, exp.Column) and names.side(mine) == "target" and names.side(theirs) == "source":
-                    found = _keys(connection, mine, theirs, names, source, partition_columns)
+                    found = _keys(connection, mine, theirs, names, partition_columns)
                     if found is not None and isinstance(part, exp.NullSafeEQ):
                         found = exp.or_(found, exp.Is(this=mine.copy(), expression=exp.Null()))
                     parts += [] if found is None else [found]
     return exp.and_(*parts) if parts else None
 
 
-def _keys(
-    connection: Any, mine: exp.Column, theirs: exp.Expr, names: Names, source: str, partition_columns: Sequence[str]
-) -> exp.Expr | None:
+def _keys(connection: Any, mine: exp.Column, theirs: exp.Expr, names: Names, partition_columns: Sequence[str]) -> exp.Expr | None:
     """Where the values of `theirs` lie, as a predicate on `mine`."""
     path = [p.name for p in mine.parts]
     f = names.schema.get(path[-1]) if len(path) == 1 or (len(path) == 2 and path[0].lower() == names.target.lower()) else None
-    if f is None or not all(isinstance(node, _PLAIN) for node in theirs.walk()):
+    source = _table_of(theirs, names.tables)
+    if f is None or source is None or not all(isinstance(node, _PLAIN) for node in theirs.walk()):
         return None
     key = theirs.sql("duckdb")
     query = connection.sql(f"SELECT min({key}), max({key}) FROM {source}")
@@ -97,6 +94,14 @@ def _keys(
     bounds = f"SELECT CAST(min({key}) AS VARCHAR), CAST(max({key}) AS VARCHAR) FROM {source}"
     ((low, high),) = connection.execute(bounds).fetchall()
     return exp.Between(this=mine.copy(), low=_constant(low, type_), high=_constant(high, type_))
+
+
+def _table_of(tree: exp.Expr, tables: Mapping[str, str]) -> str | None:
+    """The FROM item that an expression is about: the only one there is, or the one that qualifies all its columns."""
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    qualifiers = {c.parts[0].name.lower() if len(c.parts) > 1 else "" for c in tree.find_all(exp.Column)}
+    return tables.get(qualifiers.pop()) if len(qualifiers) == 1 else None
 
 
 def _family(type_: str) -> str | None:

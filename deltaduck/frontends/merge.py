@@ -15,7 +15,6 @@ from deltaduck.changes import Change
 from deltaduck.errors import QueryError, SchemaMismatchError, UnsupportedFeatureError
 from deltaduck.frames import Source
 from deltaduck.frontends import from_items, key_ranges, rows, sql
-from deltaduck.frontends.from_items import From
 from deltaduck.frontends.key_ranges import Names
 from deltaduck.operations.create import change_schema
 from deltaduck.operations.merge import MATCHED, NOT_MATCHED, NOT_MATCHED_BY_SOURCE, Clause, Effect, Search
@@ -112,8 +111,8 @@ def merge(
         if evolve:
             change = _evolved(tx, change, whens, given, alias)
         clauses = [_clause(lake, tx, change, alias, source_alias, types, w, cast, caller) for w in whens]
-        names = Names(alias, change.after.schema, frozenset({source_alias.lower()}), source.columns)
-        files = _files_of_merge(lake, on, whens, names, source, change)
+        names = Names(alias, change.after.schema, {source_alias.lower(): str(source.from_sql)}, source.columns)
+        files = _files_of_merge(lake, on, whens, names, change)
         ((source_rows,),) = sql.run(lake, f"SELECT count(*) FROM {source.from_sql}").fetchall()
         only = [w for w in whens if w.when == MATCHED and w.action != "nothing"]
         search = Search(
@@ -204,11 +203,9 @@ def _star(
     return values
 
 
-def _files_of_merge(
-    lake: Lake, on: exp.Expr, whens: Sequence[When], names: Names, source: From, change: Change
-) -> exp.Expr | None:
+def _files_of_merge(lake: Lake, on: exp.Expr, whens: Sequence[When], names: Names, change: Change) -> exp.Expr | None:
     """What a row of the table must satisfy for the MERGE to look at it."""
-    files = key_ranges.could_match(lake.con, on, names, source.from_sql, change.after.partition_columns)
+    files = key_ranges.could_match(lake.con, on, names, change.after.partition_columns)
     by_source = [w for w in whens if w.when == NOT_MATCHED_BY_SOURCE and w.action != "nothing"]
     if files is None or any(w.condition is None for w in by_source):
         return None

@@ -113,6 +113,9 @@ def change_rows(tx: Transaction, change: Change, search: Search, clauses: Sequen
     if search.source is None and not files.num_rows:
         _projection(change.after.schema, clauses)  # what is wrong with the statement is wrong with no rows too
         return effect
+    if search.on is None and search.source is None and clauses[0].action == "delete":
+        rewrite.remove_all(tx, change, files, effect)
+        return effect
     with _changes(search.connection or tx.lake.con.cursor(), change, search, clauses, files, effect) as found:
         effect.scan_ms = _ms(start)
         rewrite.replace(tx, change, found, effect)

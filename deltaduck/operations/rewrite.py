@@ -48,6 +48,15 @@ def replace(tx: Transaction, change: Change, found: Found, effect: Effect) -> No
         tx.add(change, adds, written)
 
 
+def remove_all(tx: Transaction, change: Change, files: pa.Table, effect: Effect) -> None:
+    """Stage the removal of all files: none of their rows needs to be looked at."""
+    require_removable(change)
+    con: Any = tx.lake.con.cursor()
+    ((effect.deleted,),) = con.execute(f"SELECT count(*) FROM ({scan.scan_sql(con, change.after, files)})").fetchall()
+    effect.files_removed = files.num_rows
+    tx.remove(change, files)
+
+
 def _remaining(found: Found, change: Change, gone: pa.Table) -> list[tuple[int, int]]:
     """(place in `gone`, rows that stay) of the files that do not lose all their rows."""
     if not gone.num_rows:

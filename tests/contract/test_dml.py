@@ -57,6 +57,12 @@ UPDATES = {
         "UPDATE items SET price = 0 FROM y AS z WHERE z.id = items.id",
         [10, 0, 30, 40],
     ),
+    "a join with a subquery": (
+        "UPDATE items SET price = 0 FROM sale s JOIN (SELECT kind AS k, id AS i FROM items WHERE id = 3) x ON x.k = s.kind "
+        "WHERE x.i = items.id AND s.kind = items.kind",
+        [10, 20, 0, 40],
+    ),
+    "a sample": ("UPDATE items SET price = 0 FROM sold TABLESAMPLE 100% WHERE sold.id = items.id", [10, 20, 0, 40]),
     "values": (
         "UPDATE items SET price = v.p FROM (VALUES (1, 100), (4, 400)) v(id, p) WHERE v.id = items.id",
         [100, 20, 30, 400],
