@@ -85,16 +85,13 @@ def _alone(table: exp.Table) -> str:
 def kept_frame(lake: Lake, tx: Transaction, frame: Any, alias: str) -> Iterator[exp.Table]:
     """A frame as a FROM item that can be read more than once."""
     table = temporary()
+    source = lake.open_source(frame, tx) if isinstance(frame, str) else frames.open_frame(lake.con, frame)
     try:
-        if isinstance(frame, str):
-            query = lake.open_source(frame, tx).from_sql
-        else:
-            query = frames.open_frame(lake.con, frame, f"{table}_frame").from_sql
-        sql.run(lake, f"CREATE TEMP TABLE {table} AS SELECT * FROM {query}")
-        lake.con.unregister(f"{table}_frame")
+        sql.run(lake, f"CREATE TEMP TABLE {table} AS SELECT * FROM {source.from_sql}")
+        frames.release(source)
         yield exp.to_table(table, alias=exp.to_identifier(alias, quoted=True))
     finally:
-        lake.con.unregister(f"{table}_frame")
+        frames.release(source)
         lake.con.execute(f"DROP TABLE IF EXISTS {table}")
 
 
