@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import deltaduck
 from deltaduck import ConstraintViolationError, Lake
 
-EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "8")) * 5
+EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "8")) * 3
 SCHEMA = pa.schema(
     {"k": pa.int32(), "g": pa.string(), "v": pa.float64(), "d": pa.timestamp("us"), "s": pa.struct({"a": pa.int64()})}
 )
@@ -118,7 +118,7 @@ class Sides:
 
 @pytest.mark.parametrize("partition_by", [None, "g", "k"])
 @given(parts=st.lists(FRAME, max_size=4), source=SOURCE, on=ONS, clauses=CLAUSES, as_table=st.booleans())
-@settings(max_examples=EXAMPLES, deadline=None, phases=[__import__("hypothesis").Phase.generate])
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_merge(
     partition_by: str | None, parts: list[pa.Table], source: pa.Table, on: str, clauses: list[str], as_table: bool
 ) -> None:
@@ -151,7 +151,7 @@ def test_merge(
 
 @pytest.mark.parametrize("partition_by", [None, "g"])
 @given(parts=st.lists(FRAME, max_size=4), source=SOURCE, on=ONS, condition=BOTH, sets=SETS, delete=st.booleans())
-@settings(max_examples=EXAMPLES, deadline=None, phases=[__import__("hypothesis").Phase.generate])
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_other_tables_in_update_and_delete(
     partition_by: str | None, parts: list[pa.Table], source: pa.Table, on: str, condition: str, sets: str, delete: bool
 ) -> None:
