@@ -6,6 +6,7 @@ import datetime as dt
 import html
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -391,19 +392,29 @@ class DeltaTable:
         merge_schema: columns that only the source has are added. error_on_type_mismatch: False makes a value that does
         not fit NULL. DuckDB spills by its own settings: streamed_exec and the sizes are accepted and not needed.
         """
-        self._change(writer_properties, commit_properties, post_commithook_properties)
+        self._require_present()
         return TableMerger(
             self._lake, self.name, source, predicate, source_alias=source_alias, target_alias=target_alias,
             merge_schema=merge_schema, error_on_type_mismatch=error_on_type_mismatch,
+            tell=lambda tx: self._tell(tx, writer_properties, commit_properties, post_commithook_properties),
         )  # fmt: skip
 
-    def _change(self, *properties: Any) -> Transaction:
-        """A transaction of this table's, as it is now."""
+    @contextmanager
+    def _change(self, *told: Any) -> Iterator[Transaction]:
+        """A transaction on the table, whose commit is told what the caller said."""
+        self._require_present()
+        with self._lake.begin() as tx:
+            self._tell(tx, *told)
+            yield tx
+
+    def _require_present(self) -> None:
         if self._version is not None:
             raise UnsupportedFeatureError(f"table {self.name!r} as of version {self._version} is the past: it cannot be changed")
-        if any(p is not None for p in properties):
-            raise UnsupportedFeatureError("writer_properties and commit_properties are not supported here: leave them out")
-        return self._lake.begin()
+
+    def _tell(self, tx: Transaction, writer_properties: Any, commit_properties: Any, post_commithook_properties: Any) -> None:
+        if (change := tx.change(self.name)) is not None:
+            change.copy_options = properties.copy_options(writer_properties)
+            properties.describe(change, None, commit_properties, post_commithook_properties)
 
     # --- for people
 

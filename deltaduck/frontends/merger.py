@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,13 @@ class TableMerger:
     def __init__(
         self, lake: Lake, table: str, source: Any, predicate: str, tx: Transaction | None = None, *,
         source_alias: str | None = None, target_alias: str | None = None, merge_schema: bool = False,
-        error_on_type_mismatch: bool = True,
+        error_on_type_mismatch: bool = True, tell: Callable[[Transaction], None] | None = None,
     ) -> None:  # fmt: skip
         self._lake, self._table, self._source, self._tx = lake, table, source, tx
         self._on = predicates.parse(predicate)
         self._source_alias, self._target_alias = source_alias or "source", target_alias or "target"
         self._merge_schema, self._exact = merge_schema, error_on_type_mismatch
+        self._tell = tell
         self._whens: list[When] = []
 
     def when_matched_update(self, updates: Mapping[str, str], predicate: str | None = None) -> TableMerger:
@@ -77,6 +78,8 @@ class TableMerger:
             with self._tx.statement():
                 return self._run(self._tx)
         with self._lake.begin() as tx, tx.statement():
+            if self._tell is not None:
+                self._tell(tx)
             return self._run(tx)
 
     def _add(
