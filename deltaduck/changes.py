@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from deltaduck.errors import ConstraintViolationError
 from deltaduck.parquet import Target
 from deltaduck.predicate import Condition
 from deltaduck.protocol.schema import Struct, to_duckdb
@@ -24,6 +25,7 @@ class Change:
     adds: one row per new file (`parquet.write_files`). removes: (version, action_order, data_change) of live files
     that go.
     foreign_files: some of the adds are files that were not written now, whose columns may be others than the table's.
+    metrics: what statements say of themselves, beside what the files say.
     reads: what was read, as conditions on the skip index. A commit without reads and removes is a blind append.
     info: what else the commitInfo says. copy_options: how its files are written, where not as the table's properties say.
     """
@@ -42,6 +44,7 @@ class Change:
     info: Mapping[str, Any] = field(default_factory=dict)
     copy_options: Mapping[str, str | int] = field(default_factory=dict)
     checkpoint: bool = True  # may a checkpoint follow?
+    metrics: dict[str, int] = field(default_factory=dict)
     dropped: bool = False
     foreign_files: bool = False
 
@@ -78,6 +81,25 @@ class Change:
         """Where files of this change go."""
         a = self.after
         return Target(a.location, a.schema, a.partition_columns, a.configuration, self.skip, self.copy_options)
+
+    def count(self, **numbers: int) -> None:
+        """Add to the metrics."""
+        for name, number in numbers.items():
+            self.metrics[name] = self.metrics.get(name, 0) + number
+
+    def require_removable(self) -> None:
+        """ConstraintViolationError where rows may only be added."""
+        if self.after.configuration.get("delta.appendOnly", "false").lower() == "true":
+            raise ConstraintViolationError(
+                f"table {self.name!r} is append-only (delta.appendOnly=true): rows cannot be removed or changed"
+            )
+
+    def copy(self) -> Change:
+        """The same, to come back to when a statement fails."""
+        return replace(
+            self, adds=[*self.adds], removes=[*self.removes], reads=[*self.reads], metrics=dict(self.metrics),
+            app_transactions=dict(self.app_transactions), parameters=dict(self.parameters),
+        )  # fmt: skip
 
     def removed_keys(self) -> pa.Table | None:
         """All (version, action_order, data_change) that go; None when nothing does."""

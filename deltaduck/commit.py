@@ -253,7 +253,7 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
         _add(rows, scope, adds, next_order, skip_index.names(change.skip))
         if rich:
             rows.kept = None
-    _insert_version(rows, change, scope, commit_ms, commit_id, isolation, _metrics(adds, removes))
+    _insert_version(rows, change, scope, commit_ms, commit_id, isolation, _metrics(adds, removes) | change.metrics)
     interval = int(after.configuration.get("delta.checkpointInterval", "10"))
     is_checkpoint = change.checkpoint and version > 0 and version % interval == 0
     catalog.run("insert_outbox", **scope, is_checkpoint=is_checkpoint)

@@ -80,6 +80,12 @@ def open_frame(connection: Any, frame: Any) -> Source:
     return source
 
 
+def release(source: Source) -> None:
+    """Let go of the frame that a source was made of."""
+    if source.item is not None:
+        source.connection.unregister(source.item.removeprefix("(SELECT * FROM ").removesuffix(")"))
+
+
 def from_query(connection: Any, query: str, arrow: pa.Schema | None = None) -> Source:
     """The rows of a query on `connection`."""
     relation = connection.sql(query)

@@ -29,15 +29,16 @@ from deltaduck.catalog.postgres import PostgresCatalog
 from deltaduck.catalog.sqlite import SQLiteCatalog
 from deltaduck.changes import Change
 from deltaduck.commit import Committed
-from deltaduck.errors import CatalogError, CommitConflictError, TableNotFoundError, UnsupportedFeatureError
+from deltaduck.errors import CatalogError, CommitConflictError, QueryError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
-from deltaduck.frontends import ddl, functions, references, sql, words
+from deltaduck.frontends import ddl, dml, functions, references, sql, words
 from deltaduck.importer import replay
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror import Mirror
 from deltaduck.operations import convert
 from deltaduck.operations.create import place_name
 from deltaduck.predicate import Condition
+from deltaduck.protocol.schema import literal, quote
 from deltaduck.snapshot import Snapshot
 from deltaduck.table import DeltaTable, Place
 from deltaduck.transaction import Transaction
@@ -55,6 +56,7 @@ class Lake:
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self.mirror = Mirror(catalog, catalog.engine)
         self.opened: dict[str, DeltaTable] = {}  # tables at plain paths that its queries have named
+        self._transactions: set[Transaction] = set()  # begun with BEGIN, by any thread
         self._closed = False
         self.read_only: str | None = None  # why it cannot be written to, and what to do
         _open.add(self)
@@ -66,7 +68,8 @@ class Lake:
 
         Tables of the lake are read through the catalog: files that a WHERE rules out are never opened, and
         ``orders AT (VERSION => 3)`` or ``AT (TIMESTAMP => '2024-01-01')`` reads the past. All tables of a statement are
-        read at one point of the catalog. INSERT, UPDATE, DELETE, CREATE TABLE and DROP TABLE commit before they return.
+        read at one point of the catalog. Statements that write (INSERT, UPDATE, DELETE, MERGE, COPY … FROM, CREATE, DROP)
+        commit before they return, unless BEGIN opened a transaction on this thread: then COMMIT does.
         """
         return self.run_sql(query, None, sql.caller_frame())
 
@@ -217,6 +220,8 @@ class Lake:
         if not self._closed:
             self._closed = True
             _open.discard(self)
+            for transaction in self._transactions:
+                transaction.rollback()
             self.mirror.flush()
             for connection in list(self._connections):
                 connection.close()
@@ -379,17 +384,18 @@ class Lake:
         statements = words.split(query)
         if len(statements) > 1:
             return [self.run_sql(statement, tx, caller) for statement in statements][-1]
+        if verb := references.transaction_verb(query):
+            return self._transact(verb, tx)
+        tx = tx or getattr(self._local, "transaction", None)
         if (answer := ddl.run(self, query, tx)) is not None:
             return answer
         try:
             trees = references.parse(query) if not references.EXPLAIN.match(query) else ()
-        except SqlglotError:
+        except SqlglotError as e:
+            if (name := references.written_table(query)) and self.find(name) is not None:
+                raise QueryError(f"{references.first_line(e)}. The statement was not run: {query.strip()[:200]}") from e
             trees = ()
         if not trees or not sql.is_write(self, trees[0]):
-            if trees and isinstance(trees[0], exp.Transaction | exp.Commit | exp.Rollback):
-                raise UnsupportedFeatureError(
-                    "BEGIN, COMMIT and ROLLBACK are not statements here: use `with lake.begin() as tx:`"
-                )
             if functions.CALL.search(query) and not hasattr(self._local, "functions"):
                 functions.register(self.con, weakref.proxy(self))
                 self._local.functions = True
@@ -397,9 +403,41 @@ class Lake:
                 self.mirror.flush()
             return sql.execute(self, tx or self, query, caller)
         if tx is not None:
-            return sql.write(self, tx, trees[0].copy(), query, caller)
+            return self._write_sql(tx, trees[0], query, caller)
         with self.begin() as own:
-            return sql.write(self, own, trees[0].copy(), query, caller)
+            return self._write_sql(own, trees[0], query, caller)
+
+    def _write_sql(self, tx: Transaction, tree: exp.Expr, text: str, caller: FrameType | None) -> Any:
+        """Stage a writing statement; a relation that says what it did."""
+        write = dml.write if isinstance(tree, dml.STATEMENTS) else sql.write
+        with tx.statement():
+            counts = write(self, tx, tree.copy(), text, caller)
+        row = ", ".join(f"{int(v)} AS {quote(k)}" for k, v in counts.items()) or "true AS ok"
+        return self.con.sql(f"SELECT {row}")
+
+    def _transact(self, verb: str, tx: Transaction | None) -> Any:
+        """BEGIN, COMMIT and ROLLBACK: the transaction of this thread's statements. COMMIT answers with the versions made."""
+        if tx is not None:
+            raise UnsupportedFeatureError(
+                f"{verb} is no statement inside of `with lake.begin() as tx:`: use tx.commit() or tx.rollback()"
+            )
+        current: Transaction | None = getattr(self._local, "transaction", None)
+        if verb == "BEGIN":
+            if current is not None:
+                raise QueryError("a transaction is open on this thread already: COMMIT or ROLLBACK it first")
+            self._local.transaction = self.begin()
+            self._transactions.add(self._local.transaction)
+            return self.con.sql("SELECT true AS ok")
+        if current is None:
+            raise QueryError(f"{verb}: no transaction is open on this thread: BEGIN one first, or use `with lake.begin() as tx:`")
+        self._local.transaction = None
+        self._transactions.discard(current)
+        if verb == "ROLLBACK":
+            current.rollback()
+            return self.con.sql("SELECT true AS ok")
+        current.commit()
+        made = ", ".join(f"({literal(c.name)}, {c.version})" for c in current.committed) or "(NULL, NULL)"
+        return self.con.sql(f'SELECT * FROM (VALUES {made}) AS made("table", version) WHERE version IS NOT NULL')
 
 
 _open: weakref.WeakSet[Lake] = weakref.WeakSet()

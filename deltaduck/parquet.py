@@ -179,6 +179,8 @@ def translate(error: duckdb.Error | OSError, where: str) -> DeltaduckError:
         return ConstraintViolationError(
             text[text.index(NOT_NULL_MARK) + len(NOT_NULL_MARK) :].splitlines()[0] + "; nothing was written"
         )
+    if "CSV Error" in first:  # the line, and what is wrong with it, follow
+        first = " ".join(text.split("\n\n", maxsplit=1)[0].splitlines())
     if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException):
         return SchemaMismatchError(f"a value cannot be converted: {first}")
     if "combine FILE_SIZE_BYTES and PARTITION_BY" in text:

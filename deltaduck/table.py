@@ -6,6 +6,7 @@ import datetime as dt
 import html
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,8 +22,11 @@ from deltaduck.errors import (
     DeltaduckError,
     TableExistsError,
     TableNotFoundError,
+    UnsupportedFeatureError,
     VersionNotFoundError,
 )
+from deltaduck.frontends import merger
+from deltaduck.frontends.merger import TableMerger
 from deltaduck.listing import size_text, utc
 from deltaduck.maintenance import TableAlterer, TableOptimizer
 from deltaduck.operations import restore, vacuum
@@ -33,6 +37,7 @@ from deltaduck.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
+    from deltaduck.transaction import Transaction
 
 
 @dataclass(frozen=True)
@@ -355,15 +360,63 @@ class DeltaTable:
         """``Lake.write`` on this table."""
         return self._lake.write(self.name, frame, mode, **options)
 
-    def delete(self, predicate: str | None = None) -> dict[str, int]:
-        """Delete the rows that match: {"rows": deleted, "files": rewritten}."""
-        with self._lake.begin() as tx:
-            return tx.delete(self.name, predicate)
+    # --- changing rows, with the deltalake package's names and metrics
 
-    def update(self, updates: Mapping[str, str], predicate: str | None = None) -> dict[str, int]:
-        """Set columns to SQL expressions over the old row, where it matches: {"rows": changed, "files": rewritten}."""
+    def delete(
+        self, predicate: str | None = None, writer_properties: Any = None, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Delete the rows that match a SQL predicate; all rows without one. num_deleted_rows, num_removed_files, …"""
+        with self._change(writer_properties, commit_properties, post_commithook_properties) as tx:
+            return merger.delete(tx, self.name, predicate)
+
+    def update(
+        self, updates: Mapping[str, str] | None = None, new_values: Mapping[str, Any] | None = None,
+        predicate: str | None = None, writer_properties: Any = None, error_on_type_mismatch: bool = True, *,
+        commit_properties: Any = None, post_commithook_properties: Any = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Set columns where a predicate holds: to SQL expressions over the old row (updates), or to values (new_values).
+
+        num_updated_rows, num_copied_rows, num_removed_files, …
+        """
+        with self._change(writer_properties, commit_properties, post_commithook_properties) as tx:
+            return merger.update(tx, self.name, updates, new_values, predicate)
+
+    def merge(
+        self, source: Any, predicate: str, source_alias: str | None = None, target_alias: str | None = None,
+        merge_schema: bool = False, error_on_type_mismatch: bool = True, writer_properties: Any = None,
+        streamed_exec: bool = True, max_spill_size: int | None = None, max_temp_directory_size: int | None = None, *,
+        commit_properties: Any = None, post_commithook_properties: Any = None,
+    ) -> TableMerger:  # fmt: skip
+        """Merge a frame into the table: add clauses to what this returns, then ``execute()`` it.
+
+        predicate: when two rows match, as SQL over the aliases ("target" and "source", unless told).
+        merge_schema: columns that only the source has are added. error_on_type_mismatch: False makes a value that does
+        not fit NULL. DuckDB spills by its own settings: streamed_exec and the sizes are accepted and not needed.
+        """
+        self._require_present()
+        return TableMerger(
+            self._lake, self.name, source, predicate, source_alias=source_alias, target_alias=target_alias,
+            merge_schema=merge_schema, error_on_type_mismatch=error_on_type_mismatch,
+            tell=lambda tx: self._tell(tx, writer_properties, commit_properties, post_commithook_properties),
+        )  # fmt: skip
+
+    @contextmanager
+    def _change(self, *told: Any) -> Iterator[Transaction]:
+        """A transaction on the table, whose commit is told what the caller said."""
+        self._require_present()
         with self._lake.begin() as tx:
-            return tx.update(self.name, updates, predicate)
+            self._tell(tx, *told)
+            yield tx
+
+    def _require_present(self) -> None:
+        if self._version is not None:
+            raise UnsupportedFeatureError(f"table {self.name!r} as of version {self._version} is the past: it cannot be changed")
+
+    def _tell(self, tx: Transaction, writer_properties: Any, commit_properties: Any, post_commithook_properties: Any) -> None:
+        if (change := tx.change(self.name)) is not None:
+            change.copy_options = properties.copy_options(writer_properties)
+            properties.describe(change, None, commit_properties, post_commithook_properties)
 
     # --- what it is made into
 

@@ -18,8 +18,9 @@ from deltaduck.changes import Change
 from deltaduck.commit import Committed
 from deltaduck.errors import DeltaduckError, TableExistsError
 from deltaduck.frames import Source
-from deltaduck.frontends import sql
-from deltaduck.operations import create, rewrite, write
+from deltaduck.frontends import dml, sql
+from deltaduck.frontends.merger import TableMerger
+from deltaduck.operations import create, write
 from deltaduck.predicate import Condition
 from deltaduck.snapshot import Snapshot
 
@@ -57,18 +58,18 @@ class Transaction:
 
     def write(self, table: str, frame: Any, mode: str = "append", **options: Any) -> dict[str, int]:
         """Stage rows in a table; the options are those of ``Lake.write``. {"rows": …, "files": …} that were written."""
-        self._require_open()
-        key, user_metadata, app = table.lower(), options.pop("commit_metadata", None), options.pop("app_transaction", None)
-        if app is not None and self.is_done(table, app):
-            return {"rows": 0, "files": 0}
-        source = frame if isinstance(frame, Source) else self.lake.open_source(frame, self)
-        counts = write.write(self, table, source, mode=mode, **options)
-        if (change := self._changes.get(key)) is not None:
-            if user_metadata is not None:
-                change.user_metadata = user_metadata
-            if app is not None:
-                change.app_transactions[str(app[0])] = int(app[1])
-        return counts
+        with self.statement():
+            key, user_metadata, app = table.lower(), options.pop("commit_metadata", None), options.pop("app_transaction", None)
+            if app is not None and self.is_done(table, app):
+                return {"rows": 0, "files": 0}
+            source = frame if isinstance(frame, Source) else self.lake.open_source(frame, self)
+            counts = write.write(self, table, source, mode=mode, **options)
+            if (change := self._changes.get(key)) is not None:
+                if user_metadata is not None:
+                    change.user_metadata = user_metadata
+                if app is not None:
+                    change.app_transactions[str(app[0])] = int(app[1])
+            return counts
 
     def create_table(
         self, table: str, schema: Any, *, partition_by: Sequence[str] | None = None,
@@ -92,22 +93,37 @@ class Transaction:
 
     def delete(self, table: str, predicate: str | None = None) -> dict[str, int]:
         """Stage the deletion of the rows that match; of all rows without a predicate."""
-        self._require_open()
-        change = self._need(table)
-        self._describe(change, "DELETE", predicate)
-        return rewrite.delete_rows(self, change, predicate)
+        with self.statement():
+            return dml.brief(dml.delete(self, table, predicate))
 
     def update(self, table: str, updates: Mapping[str, str], predicate: str | None = None) -> dict[str, int]:
         """Stage new values, as SQL over the old row, for the rows that match."""
+        with self.statement():
+            return dml.brief(dml.update(self, table, updates, predicate))
+
+    def merge(self, table: str, source: Any, predicate: str, **options: Any) -> TableMerger:
+        """A merge to be staged by its ``execute()``; the options are those of ``DeltaTable.merge``."""
         self._require_open()
-        change = self._need(table)
-        self._describe(change, "UPDATE", predicate)
-        return rewrite.update_rows(self, change, updates, predicate)
+        return TableMerger(self.lake, table, source, predicate, self, **options)
 
     def sql(self, query: str) -> Any:
-        """Run SQL inside the transaction: reads see its changes, INSERT, UPDATE, DELETE, CREATE and DROP are staged."""
+        """Run SQL inside the transaction: reads see its changes, statements that write are staged."""
         self._require_open()
         return self.lake.run_sql(query, self, sql.caller_frame())
+
+    @contextlib.contextmanager
+    def statement(self) -> Iterator[None]:
+        """A statement that fails leaves the transaction as it was before it."""
+        self._require_open()
+        before = {key: change.copy() for key, change in self._changes.items()}, dict(self._dropped), dict(self._snapshots)
+        written = len(self._written)
+        try:
+            yield
+        except BaseException:
+            self._changes, self._dropped, self._snapshots = before
+            storage.remove(self._written[written:])
+            del self._written[written:]
+            raise
 
     # --- the end
 
@@ -157,18 +173,29 @@ class Transaction:
         return self._snapshots[key]
 
     def visible(self, snapshot: Snapshot, condition: Condition | None = None) -> pa.Table:
-        """Its files: those committed, less those this transaction removed, and those it added."""
+        """Its files, recorded as read."""
         change = self._changes.get(snapshot.name.lower())
-        reads = self._reads.setdefault(snapshot.name.lower(), [])
         if change is None or change.after is not snapshot:
-            reads.append(condition or Condition())
+            self.reads(snapshot.name).append(condition or Condition())
             return snapshots.files(self.lake.catalog, snapshot, condition)
+        self.reads(snapshot.name).append(self._usable(change, condition) or Condition())
+        return self.files(change, condition)
+
+    def _usable(self, change: Change, condition: Condition | None) -> Condition | None:
+        """A condition on the index of a table under change, unless it names columns that exist only after the commit."""
+        if change.base is None or change.skip != snapshots.skip_columns(self.lake.catalog, change.base):
+            return None
+        return condition
+
+    def reads(self, name: str) -> list[Condition]:
+        """What queries of this transaction have asked of a table."""
+        return self._reads.setdefault(name.lower(), [])
+
+    def files(self, change: Change, condition: Condition | None = None) -> pa.Table:
+        """The files of a table under change: those committed, less those this transaction removed, and those it added."""
         parts = []
         if change.base is not None:
-            # new columns of the index exist only after the commit: until then they rule nothing out
-            usable = condition if change.skip == snapshots.skip_columns(self.lake.catalog, change.base) else None
-            reads.append(usable or Condition())
-            committed = snapshots.files(self.lake.catalog, change.base, usable)
+            committed = snapshots.files(self.lake.catalog, change.base, self._usable(change, condition))
             gone = change.removed_keys()
             parts.append(committed if gone is None else committed.join(gone, ["version", "action_order"], join_type="left anti"))
             parts[0] = parts[0].sort_by([("version", "ascending"), ("action_order", "ascending")])
@@ -185,9 +212,18 @@ class Transaction:
         columns = change.skip if change is not None and staged else snapshots.skip_columns(self.lake.catalog, snapshot)
         return predicates.compile_condition(where, columns, self.lake.evaluate, qualifiers)
 
+    def condition(self, change: Change, where: str | exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
+        """The files of a table under change in which a row could match."""
+        tree = predicates.parse(where) if isinstance(where, str) else where
+        return Condition() if tree is None else self.compile(change.after, tree, qualifiers or [change.name])
+
+    def planned(self, expression: str | None) -> str | None:
+        """A SQL expression whose subqueries read the lake as this transaction sees it."""
+        return None if expression is None else sql.plan_expression(self.lake, self, expression, sql.caller_frame())
+
     @contextlib.contextmanager
     def at_one_point(self) -> Iterator[None]:
-        self._pin()
+        self.pin()
         with self.lake.at_one_point():
             yield
 
@@ -227,7 +263,7 @@ class Transaction:
         data_change: False when the same rows are added again.
         """
         if data_change and files.num_rows:
-            rewrite.require_removable(change)
+            change.require_removable()
         if "version" in files.column_names and files.num_rows:
             committed = files.filter(pc.is_valid(files["version"]))
             if committed.num_rows:
@@ -248,12 +284,8 @@ class Transaction:
             raise self.lake.not_found(table)
         return change
 
-    def _describe(self, change: Change, operation: str, predicate: str | None) -> None:
-        if change.base is not None:
-            change.operation = operation
-            change.parameters = {"predicate": predicate or "true"}
-
-    def _pin(self) -> None:
+    def pin(self) -> None:
+        """From now on every table is as of this moment, or of an earlier one at which it was read."""
         if self._start is None:
             self._start = dict(self.lake.catalog.rows("table_versions"))
 

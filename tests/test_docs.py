@@ -40,6 +40,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_the_statements_of_sql_md_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "sql.md").read_text(encoding="utf-8")
+    with deltaduck.connect(":memory:", storage=tmp_path / "data") as lake:
+        for block in re.findall(r"^```sql\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            lake.sql(block)
+        assert lake.sql("SELECT id, name, n, size FROM stock ORDER BY id").fetchall() == [
+            (1, "old nail", 10, None), (2, "screw", 30, None), (5, "old clip", 50, None), (7, "nut", 69, "M8"),
+        ]  # fmt: skip
+        assert lake.sql("SELECT n FROM delivery WHERE id = 7 ORDER BY n").fetchall() == [(1,), (70,)]
+
+
 @pytest.fixture(scope="module")
 def lake(place: Path) -> Iterator[Lake]:
     with deltaduck.connect(place / "lake.duckdb") as opened:

@@ -40,7 +40,50 @@ class Reference:
 @lru_cache(maxsize=128)
 def parse(text: str) -> tuple[exp.Expr, ...]:
     """The statements of `text`, not to be changed. SqlglotError when there is something sqlglot does not know."""
-    return tuple(e for e in sqlglot.parse(text, read="duckdb") if e is not None)
+    plain, evolves = _EVOLUTION.subn(r"\1 \2", text, count=1)  # Spark's clause, which the grammar lacks
+    trees = tuple(e for e in sqlglot.parse(plain, read="duckdb") if e is not None)
+    if evolves and trees:
+        trees[0].set("schema_evolution", True)
+    return trees
+
+
+_EVOLUTION = re.compile(r"^(\s*MERGE)\s+WITH\s+SCHEMA\s+EVOLUTION\s+(INTO)\b", re.IGNORECASE)
+_NAME = r'("(?:[^"]|"")+"|\w+)'
+_WRITTEN = re.compile(
+    r"\s*(?:INSERT\s+(?:OR\s+\w+\s+)?(?:INTO|OVERWRITE)(?:\s+TABLE)?|UPDATE|DELETE\s+FROM|MERGE\s+INTO|COPY|TRUNCATE(?:\s+TABLE)?"
+    rf"|ALTER\s+TABLE)\s+(?:main\.)?{_NAME}",
+    re.IGNORECASE,
+)
+_TRANSACTION = re.compile(
+    r"(BEGIN|START TRANSACTION|COMMIT|END|ROLLBACK|ABORT)( TRANSACTION| WORK)?( READ WRITE)?( ;)?", re.IGNORECASE
+)
+_PERHAPS = re.compile(r"\b(BEGIN|START|COMMIT|END|ROLLBACK|ABORT)\b", re.IGNORECASE)
+
+
+def written_table(text: str) -> str | None:
+    """The table that a statement seems to write, when the statement as a whole cannot be parsed."""
+    found = _WRITTEN.match(text)
+    return None if found is None else found[1].removeprefix('"').removesuffix('"').replace('""', '"')
+
+
+def transaction_verb(text: str) -> str | None:
+    """BEGIN, COMMIT or ROLLBACK, however it is written; None for any other statement."""
+    if len(text) > 1000 or not _PERHAPS.search(text):
+        return None
+    try:
+        words = " ".join(token.text for token in sqlglot.tokenize(text, read="duckdb"))  # without comments
+    except SqlglotError:
+        return None
+    found = _TRANSACTION.fullmatch(words)
+    return None if found is None else _VERBS[found[1].upper().split()[0]]
+
+
+_VERBS = {"BEGIN": "BEGIN", "START": "BEGIN", "COMMIT": "COMMIT", "END": "COMMIT", "ROLLBACK": "ROLLBACK", "ABORT": "ROLLBACK"}
+
+
+def first_line(error: SqlglotError) -> str:
+    """What the parser says, with the place and without the colours of a terminal."""
+    return re.sub(r"\x1b\[\d*m", "", str(error).splitlines()[0]).rstrip(".")
 
 
 def find(text: str, tree: exp.Expr, columns_of: Callable[[str], set[str] | None]) -> list[Reference]:
@@ -179,6 +222,19 @@ def _only_about(
                 if theirs is None or first in theirs:
                     return False
     return True
+
+
+def render(tree: exp.Expr) -> str:
+    """SQL text of a (part of a) statement, in which tables can be found again: AT stands right behind the name."""
+    tree = tree.copy()
+    for table in [t for t in tree.find_all(exp.Table) if t.args.get("when") and t.alias]:
+        alias, joins = table.args["alias"].pop(), table.args.get("joins") or []
+        table.set("joins", None)
+        past = exp.Subquery(this=exp.select("*").from_(table.copy()), alias=alias, joins=joins)
+        if table is tree:
+            return past.sql("duckdb")
+        table.replace(past)
+    return tree.sql("duckdb")
 
 
 EXPLAIN = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s+", re.IGNORECASE)

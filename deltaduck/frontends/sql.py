@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from deltaduck import frames, scan
+from deltaduck import frames, predicate, scan
 from deltaduck.errors import QueryError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
 from deltaduck.frontends import ddl, references
@@ -62,6 +62,13 @@ def plan(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> str
         return _splice(lake, reader, text, trees[0], caller)
 
 
+def plan_expression(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> str:
+    """An expression with the tables of its subqueries replaced by scans. QueryError where it cannot be parsed."""
+    if not predicate.has_query(predicate.parse(text)):
+        return text
+    return plan(lake, reader, f"SELECT {text}", caller)[len("SELECT ") :]
+
+
 def _defines(tree: exp.Expr) -> bool:
     """Is it a view or macro, which must follow the tables it names instead of today's files?"""
     return isinstance(tree, exp.Create) and tree.args.get("kind") != "TABLE"
@@ -100,7 +107,8 @@ def _splice(lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: Frame
             replacement = frame
         else:
             continue
-        alias = "" if reference.has_alias else f" AS {quote(reference.name)}"
+        copied = isinstance(tree, exp.Copy) and isinstance(tree.this, exp.Table) and tree.this.name == reference.name
+        alias = "" if reference.has_alias or copied else f" AS {quote(reference.name)}"
         pieces += [text[position : reference.start], replacement, alias]
         position = reference.end
     return "".join([*pieces, text[position:]])
@@ -177,7 +185,7 @@ def execute(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> 
             lake.show_tables()
             return lake.con.sql(planned)
     except duckdb.CatalogException as e:
-        raise _unknown_name(lake, e) from e
+        raise unknown_name(lake, e) from e
     except duckdb.Error as e:
         raise translate(e, "the lake") from e
 
@@ -192,7 +200,8 @@ def _require_read(lake: Lake, text: str) -> None:
         raise UnsupportedFeatureError("EXPLAIN is for statements that read: writes are planned by the lake, not by DuckDB")
 
 
-def _unknown_name(lake: Lake, error: duckdb.Error) -> Exception:
+def unknown_name(lake: Lake, error: duckdb.Error) -> Exception:
+    """DuckDB knows no table of that name: the error that names the lake's."""
     text = str(error)
     if "Table with name" in text:
         return lake.not_found(text.split("Table with name ")[1].split(" does not exist", maxsplit=1)[0].strip("\"'"))
@@ -209,57 +218,46 @@ def caller_frame() -> FrameType | None:
 
 # --- statements that write
 
-_CHANGES = exp.Insert | exp.Update | exp.Delete | exp.Merge | exp.Create | exp.Drop | exp.Alter | exp.TruncateTable
+_CHANGES = exp.Insert | exp.Update | exp.Delete | exp.Merge | exp.Create | exp.Drop | exp.Alter | exp.TruncateTable | exp.Copy
 
 
 def is_write(lake: Lake, tree: exp.Expr) -> bool:
     """Does the statement change a table of the lake? UnsupportedFeatureError when it would change the log."""
-    if isinstance(tree, _CHANGES) and (target := _target(tree)) is not None and target.name.lower().startswith("dl_"):
+    if isinstance(tree, _CHANGES) and (target := target_of(tree)) is not None and target.name.lower().startswith("dl_"):
         raise UnsupportedFeatureError(f"{target.name!r} is the catalog's own: commits change it, and SELECT reads it")
     match tree:
         case exp.Insert() | exp.Update() | exp.Delete() | exp.Merge():
-            target = _target(tree)
+            target = target_of(tree)
             return target is not None and not lake.has_native(target.name)
         case exp.Create():
             temporary = tree.find(exp.TemporaryProperty) is not None
             return tree.args.get("kind") == "TABLE" and not temporary
         case exp.Drop() | exp.Alter():
-            target = _target(tree)
+            target = target_of(tree)
             return tree.args.get("kind") == "TABLE" and target is not None and not lake.has_native(target.name)
+        case exp.Copy():
+            target = target_of(tree)
+            return bool(tree.args.get("kind")) and target is not None and not lake.has_native(target.name)
         case exp.TruncateTable():
             return True
     return False
 
 
-def write(lake: Lake, tx: Any, tree: exp.Expr, text: str, caller: FrameType | None) -> Any:
-    """Stage a writing statement in a transaction; a relation that says what changed."""
+def write(lake: Lake, tx: Any, tree: exp.Expr, text: str, caller: FrameType | None) -> dict[str, int]:
+    """Stage a statement that makes or drops tables; what it did."""
     match tree:
-        case exp.Insert():
-            counts = _insert(lake, tx, tree, caller)
-        case exp.Delete() if not tree.args.get("using") and not tree.args.get("with_"):
-            counts = tx.delete(_name(tree), _where(tree))
-        case exp.Update() if not any(tree.args.get(key) for key in ("from_", "from", "with_")):
-            assignments = {_column(e.this): _by_name(tree, e.expression) for e in tree.expressions}
-            counts = tx.update(_name(tree), assignments, _where(tree))
         case exp.Create():
-            counts = _create(lake, tx, tree, caller)
+            return _create(lake, tx, tree, caller)
         case exp.Drop():
-            if not (tree.args.get("exists") and tx.find(_name(tree)) is None):
-                tx.drop_table(_name(tree))
-            counts = {}
-        case exp.TruncateTable():
-            counts = tx.delete(_name(tree), None)
-        case _:
-            words = " ".join(text.split()[:2]).upper()
-            raise UnsupportedFeatureError(
-                f"{words} ... is not supported on lake tables in this form; "
-                "use INSERT, UPDATE ... WHERE, DELETE ... WHERE or lake.write"
-            )
-    row = ", ".join(f"{int(v)} AS {quote(k)}" for k, v in counts.items()) or "true AS ok"
-    return lake.con.sql(f"SELECT {row}")
+            if not (tree.args.get("exists") and tx.find(name_of(tree)) is None):
+                tx.drop_table(name_of(tree))
+            return {}
+    words = " ".join(text.split()[:2]).upper()
+    raise UnsupportedFeatureError(f"{words} ... is not supported on lake tables in this form")
 
 
-def _target(tree: exp.Expr) -> exp.Table | None:
+def target_of(tree: exp.Expr) -> exp.Table | None:
+    """The table that a statement changes."""
     named = tree.args.get("tables") or tree.expressions if isinstance(tree, exp.Drop | exp.TruncateTable) else [tree.this]
     if len(named) > 1:
         raise UnsupportedFeatureError(f"{tree.sql('duckdb')}: name one table at a time")
@@ -269,73 +267,40 @@ def _target(tree: exp.Expr) -> exp.Table | None:
     return node if isinstance(node, exp.Table) else None
 
 
-def _name(tree: exp.Expr) -> str:
-    target = _target(tree)
+def name_of(tree: exp.Expr) -> str:
+    """Its name. QueryError when there is none."""
+    target = target_of(tree)
     if target is None:
         raise QueryError(f"no table is named: {tree.sql('duckdb')}")
     return target.name
 
 
-def _column(node: exp.Expr) -> str:
-    if not isinstance(node, exp.Column) or len(node.parts) != 1:
-        raise UnsupportedFeatureError(f"SET {node.sql('duckdb')}: only whole columns can be set")
-    return node.name
+def rows(lake: Lake, query: str) -> Source:
+    """The rows of a planned query, to write."""
+    return _checked(lake, lambda text: frames.from_query(lake.con, text), query)  # type: ignore[no-any-return]
 
 
-def _where(tree: exp.Expr) -> str | None:
-    where = tree.args.get("where")
-    return None if where is None else _by_name(tree, where.this)
-
-
-def _by_name(tree: exp.Expr, expression: exp.Expr) -> str:
-    """An expression of UPDATE or DELETE, with the table's name in place of its alias."""
-    target = _target(tree)
-    if target is not None and target.alias:
-        for column in expression.find_all(exp.Column):
-            if len(column.parts) > 1 and column.parts[0].name.lower() == target.alias.lower():
-                column.parts[0].replace(exp.to_identifier(target.name, quoted=True))
-    return expression.sql("duckdb")
-
-
-def _insert(lake: Lake, tx: Any, tree: exp.Insert, caller: FrameType | None) -> dict[str, int]:
-    if any(tree.args.get(key) for key in ("returning", "conflict", "ignore", "alternative")):
-        raise UnsupportedFeatureError("INSERT on lake tables takes no RETURNING, no ON CONFLICT, no OR REPLACE and no OR IGNORE")
-    name = _name(tree)
-    snapshot = tx.find(name)
-    if snapshot is None:
-        raise lake.not_found(name)
-    columns = [i.name for i in tree.this.expressions] if isinstance(tree.this, exp.Schema) else None
-    rows = tree.expression
-    if tree.args.get("with_"):
-        rows.set("with_", tree.args["with_"])
-    query = plan(lake, tx, rows.sql("duckdb"), caller)
-    source = _rows(lake, query)
-    if not tree.args.get("by_name"):
-        source = _rows(lake, _by_position(query, source.columns, columns or snapshot.schema.names, name))
-    counts: dict[str, int] = tx.write(name, source, mode="overwrite" if tree.args.get("overwrite") else "append", lenient=True)
-    return counts
-
-
-def _rows(lake: Lake, query: str) -> Source:
+def _checked(lake: Lake, do: Callable[[str], Any], text: str) -> Any:
     try:
-        return frames.from_query(lake.con, query)
+        return do(text)
     except duckdb.CatalogException as e:
-        raise _unknown_name(lake, e) from e
+        raise unknown_name(lake, e) from e
     except duckdb.Error as e:
         raise translate(e, "the lake") from e
 
 
-def _by_position(query: str, given: list[str], columns: list[str], table: str) -> str:
-    """`query` with its columns named after the columns they go into."""
-    if len(given) != len(columns):
-        raise QueryError(
-            f"INSERT INTO {table}: the rows have {len(given)} columns, and {len(columns)} are wanted: {', '.join(columns)}"
-        )
-    return f"SELECT * FROM ({query}) AS dl_rows({frames.columns_sql(columns)})"
+def relation(lake: Lake, query: str) -> Any:
+    """The relation of a planned query."""
+    return _checked(lake, lake.con.sql, query)
+
+
+def run(lake: Lake, statement: str) -> Any:
+    """Run a planned statement now; where its result is fetched from."""
+    return _checked(lake, lake.con.execute, statement)
 
 
 def _create(lake: Lake, tx: Any, tree: exp.Create, caller: FrameType | None) -> dict[str, int]:
-    name = _name(tree)
+    name = name_of(tree)
     found = tx.find(name) is not None
     if found and tree.args.get("exists"):
         return {}
@@ -352,7 +317,7 @@ def _create(lake: Lake, tx: Any, tree: exp.Create, caller: FrameType | None) -> 
             raise UnsupportedFeatureError(f"CREATE TABLE {name}: LOCATION goes with a list of columns, not with AS SELECT")
         how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite"} if replace else {"mode": "error"}
         counts: dict[str, int] = tx.write(
-            name, _rows(lake, query), partition_by=partition_by, configuration=properties, description=comment, **how
+            name, rows(lake, query), partition_by=partition_by, configuration=properties, description=comment, **how
         )
         return counts
     if replace:

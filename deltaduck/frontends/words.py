@@ -131,6 +131,8 @@ class Words:
 
 def split(text: str) -> list[str]:
     """The statements of a text, each as it is written."""
+    if ";" not in text:
+        return [text]
     words = Words(text)
     ends = [t.start for t in words.tokens if t.token_type is TokenType.SEMICOLON]
     pieces = [text[a:b] for a, b in zip([0, *(e + 1 for e in ends)], [*ends, len(text)], strict=True)]

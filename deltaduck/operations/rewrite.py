@@ -1,95 +1,78 @@
-"""Changing rows by copy-on-write: files that hold a matching row are written anew, the others stay."""
+"""Taking rows out by copy-on-write: files that lose a row are written anew, the others stay."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from deltaduck import casts, parquet, scan
-from deltaduck import predicate as predicates
+from deltaduck import parquet, scan
 from deltaduck.catalog.base import now_ms
 from deltaduck.changes import Change
-from deltaduck.errors import ConstraintViolationError, SchemaMismatchError
-from deltaduck.predicate import Condition
-from deltaduck.protocol.features import check_writable
-from deltaduck.protocol.schema import quote, to_duckdb
+from deltaduck.protocol.schema import literal, quote
 from deltaduck.rules import GENERATED
 
 if TYPE_CHECKING:
+    from deltaduck.operations.merge import Effect, Found
     from deltaduck.transaction import Transaction
 
-
-def delete_rows(tx: Transaction, change: Change, predicate: str | None) -> dict[str, int]:
-    """Stage the deletion of the rows that match (of all rows, without a predicate)."""
-    files, matched = _matching_files(tx, change, predicate)
-    if files.num_rows:
-        require_removable(change)
-        columns = [(f.name, quote(f.name)) for f in change.after.schema]
-        _replace(tx, change, files, columns, f"WHERE ({predicate or 'true'}) IS NOT TRUE")
-    return {"rows": matched, "files": files.num_rows}
+FILE = 1 << 40  # a row's place is the index of its file times this, plus its position there
 
 
-def update_rows(tx: Transaction, change: Change, assignments: Mapping[str, str], predicate: str | None) -> dict[str, int]:
-    """Stage new values, given as SQL over the old row, for the rows that match."""
+def replace(tx: Transaction, change: Change, found: Found, effect: Effect) -> None:
+    """Stage the exchange of the files that lose rows for files with what remains of them, and with the rows that come."""
+    gone = found.files.take(pa.array([file for file, _ in found.touched], pa.int64()))
+    if gone.num_rows:
+        change.require_removable()
     schema = change.after.schema
-    new: dict[str, str] = {}
-    for name, sql in assignments.items():
-        f = schema.get(name)
-        if f is None:
-            raise SchemaMismatchError(f"table {change.name!r} has no column {name!r}; it has {', '.join(schema.names)}")
-        if predicates.has_query(predicates.parse(sql)):
-            tx.lake.show_tables()
-        new[f.name] = casts.required(f"CAST(({sql}) AS {to_duckdb(f.type)})", f)
-    files, matched = _matching_files(tx, change, predicate)
-    if files.num_rows:
-        require_removable(change)
-        hit = f"({predicate or 'true'}) IS TRUE"
-        columns = [
-            (f.name, f"CASE WHEN {hit} THEN {new[f.name]} ELSE {quote(f.name)} END" if f.name in new else quote(f.name))
-            for f in schema
-            if f.name in new or GENERATED not in f.metadata  # generated values follow from the new ones
+    names = [f"c{i}" for i in range(len(schema.fields))]
+    parts = []
+    remaining = _remaining(found, change, gone)
+    if remaining:
+        old = gone.take(pa.array([i for i, _ in remaining], pa.int64()))
+        source = scan.scan_sql(found.connection, change.after, old, f"{_place(found, remaining)} AS dl_at")
+        columns = ", ".join(f"{quote(f.name)} AS {n}" for f, n in zip(schema, names, strict=True))
+        parts.append(f"SELECT {columns} FROM ({source}) AS t ANTI JOIN {found.table} AS changes ON t.dl_at = changes.place")
+    if found.new_rows:
+        parts.append(f"SELECT {', '.join(names)} FROM {found.table} WHERE {found.comes}")
+    effect.copied = sum(rows for _, rows in remaining)
+    effect.files_removed = gone.num_rows
+    tx.remove(change, gone)
+    if parts:
+        columns_in_order = [
+            (f.name, n)
+            for f, n in zip(schema, names, strict=True)
+            if GENERATED not in f.metadata or f.name.lower() in found.given  # else they follow from the new values
         ]
-        _replace(tx, change, files, columns, "")
-    return {"rows": matched, "files": files.num_rows}
-
-
-def require_removable(change: Change) -> None:
-    if change.after.configuration.get("delta.appendOnly", "false").lower() == "true":
-        raise ConstraintViolationError(
-            f"table {change.name!r} is append-only (delta.appendOnly=true): rows cannot be removed or changed"
+        adds, written = parquet.write_files(
+            found.connection, f"({' UNION ALL '.join(parts)}) AS dl_rows", columns_in_order, change.target(), now_ms()
         )
+        effect.files_added = adds.num_rows
+        tx.add(change, adds, written)
 
 
-def _matching_files(tx: Transaction, change: Change, predicate: str | None) -> tuple[pa.Table, int]:
-    """The files that hold a matching row, and how many rows match. Only files that can match are opened."""
-    check_writable(change.after.protocol, change.name)
-    tree = None if predicate is None else predicates.parse(predicate)
-    if tree is not None and predicates.has_query(tree):
-        tx.lake.show_tables()
-    condition = Condition() if tree is None else tx.compile(change.after, tree, [change.name])
-    change.reads.append(condition)
-    files = tx.visible(change.after, condition)
-    if not files.num_rows:
-        return files, 0
-    con = tx.lake.con.cursor()
-    source = f"({scan.scan_sql(con, change.after, files, 'file_index AS dl_file')}) AS {quote(change.name)}"
-    query = f"SELECT dl_file, count(*) AS n FROM {source} WHERE ({predicate or 'true'}) IS TRUE GROUP BY dl_file ORDER BY dl_file"
-    try:
-        counts = con.sql(query).to_arrow_table()
-    except duckdb.Error as e:
-        raise parquet.translate(e, change.after.location) from e
-    return files.take(counts["dl_file"].cast(pa.int64())), pc.sum(counts["n"]).as_py() or 0
-
-
-def _replace(tx: Transaction, change: Change, files: pa.Table, columns: list[tuple[str, str]], where: str) -> None:
-    """Write the surviving rows of `files` anew, and stage the exchange."""
+def remove_all(tx: Transaction, change: Change, files: pa.Table, effect: Effect) -> None:
+    """Stage the removal of all files: none of their rows needs to be looked at."""
+    change.require_removable()
     con: Any = tx.lake.con.cursor()
-    source = scan.scan_sql(con, change.after, files)
-    from_sql = f"({source}) AS {quote(change.name)} {where}"
-    adds, written = parquet.write_files(con, from_sql, columns, change.target(), now_ms())
+    ((effect.deleted,),) = con.execute(f"SELECT count(*) FROM ({scan.scan_sql(con, change.after, files)})").fetchall()
+    effect.files_removed = files.num_rows
     tx.remove(change, files)
-    tx.add(change, adds, written)
+
+
+def _remaining(found: Found, change: Change, gone: pa.Table) -> list[tuple[int, int]]:
+    """(place in `gone`, rows that stay) of the files that do not lose all their rows."""
+    if not gone.num_rows:
+        return []
+    con: Any = found.connection
+    source = scan.scan_sql(con, change.after, gone, "file_index AS dl_file")
+    held = dict(con.execute(f"SELECT dl_file, count(*) FROM ({source}) GROUP BY dl_file").fetchall())
+    return [(i, held[i] - lost) for i, (_, lost) in enumerate(found.touched) if held[i] > lost]
+
+
+def _place(found: Found, remaining: list[tuple[int, int]]) -> str:
+    """SQL: the place that a row had among the files searched."""
+    before = json.dumps([found.touched[i][0] for i, _ in remaining])
+    index = f"from_json({literal(before)}, '[\"BIGINT\"]')[CAST(file_index AS BIGINT) + 1]"
+    return f"{index} * {FILE} + CAST(file_row_number AS BIGINT)"

@@ -19,7 +19,7 @@ from deltaduck.errors import (
 )
 from deltaduck.frames import Source
 from deltaduck.operations.create import change_schema, checked_partitions, create
-from deltaduck.operations.rewrite import delete_rows, require_removable
+from deltaduck.operations.merge import delete_rows
 from deltaduck.predicate import Condition
 from deltaduck.protocol.features import check_writable
 from deltaduck.rules import replaced_rule
@@ -128,7 +128,7 @@ def remove_all(tx: Transaction, change: Change) -> None:
     """Stage the removal of every file, having read them all."""
     files = tx.visible(change.after)
     if files.num_rows:
-        require_removable(change)
+        change.require_removable()
     tx.remove(change, files)
     change.reads.append(Condition())
 

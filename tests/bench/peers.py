@@ -41,6 +41,11 @@ def ducklake_write(name: str, root: str) -> None:
     con.execute(f"DROP TABLE {name}.lineitem")
 
 
+def ducklake_orders(name: str, root: str, parquet: str) -> None:
+    attach(name, root)
+    con.execute(f"CREATE TABLE {name}.orders AS FROM read_parquet('{parquet}')")
+
+
 def delta_query(query: str) -> None:
     con.execute(query).fetchall()
 

@@ -226,12 +226,15 @@ def test_an_unknown_table_and_its_neighbour(shop: Lake) -> None:
 def test_delete_and_update(lake: Lake, people: pa.Table) -> None:
     lake.write("people", people)
     t = lake.table("people")
-    assert t.update({"name": "upper(name)", "id": "id + 10"}, "id < 3") == {"rows": 2, "files": 1}
+    said = t.update({"name": "upper(name)", "id": "id + 10"}, predicate="id < 3")
+    assert (said["num_updated_rows"], said["num_copied_rows"], said["num_removed_files"], said["num_added_files"]) == (2, 1, 1, 1)
     assert lake.sql("SELECT * FROM people ORDER BY id").fetchall() == [(3, None), (11, "ADA"), (12, "BO")]
-    assert t.delete("name IS NULL") == {"rows": 1, "files": 1}
-    assert t.delete("id = 1000") == {"rows": 0, "files": 0}
+    said = t.delete("name IS NULL")
+    assert (said["num_deleted_rows"], said["num_copied_rows"], said["num_removed_files"], said["num_added_files"]) == (1, 2, 1, 1)
+    assert t.delete("id = 1000")["num_deleted_rows"] == 0
     assert t.version() == 2
-    assert t.delete() == {"rows": 2, "files": 1}
+    said = t.delete()
+    assert (said["num_deleted_rows"], said["num_removed_files"], said["num_added_files"]) == (2, 1, 0)
     assert t.to_arrow().num_rows == 0
     assert t.write(people) == 4
     assert t.as_of(version=0).to_arrow() == people

@@ -325,9 +325,9 @@ def test_several_statements_answer_with_the_last(lake: Lake) -> None:
         ("INSERT INTO people BY NAME SELECT nope FROM people", QueryError, "nope"),
         ("CREATE TABLE t AS SELECT nope FROM people", QueryError, "nope"),
         ("EXPLAIN ANALYZE DELETE FROM people", UnsupportedFeatureError, "EXPLAIN is for statements that read"),
-        ("WITH x AS (SELECT 1 AS n) DELETE FROM people WHERE id IN (FROM x)", UnsupportedFeatureError, "DELETE"),
-        ("DELETE FROM people USING other WHERE people.id = other.id", UnsupportedFeatureError, "DELETE"),
-        ("UPDATE people SET name = 'x' FROM other", UnsupportedFeatureError, "UPDATE PEOPLE"),
+        ("WITH x AS (SELECT 1 AS n) DELETE FROM people WHERE id IN (FROM y)", TableNotFoundError, "y"),
+        ("DELETE FROM people USING other WHERE people.id = other.id", TableNotFoundError, "other"),
+        ("UPDATE people SET name = 'x' FROM other", TableNotFoundError, "other"),
         ("DROP TABLE people, other", DeltaduckError, "."),
         ("UPDATE nowhere SET a = 1", TableNotFoundError, "nowhere"),
         ("UPDATE people SET nope = 1", DeltaduckError, "nope.*id, name"),
@@ -337,8 +337,8 @@ def test_several_statements_answer_with_the_last(lake: Lake) -> None:
         ("CREATE TABLE dl_mine (a INT)", DeltaduckError, "dl_"),
         ("CREATE TABLE t (a INT PRIMARY KEY)", UnsupportedFeatureError, "PRIMARY KEY"),
         ("CREATE TABLE t (a TIME)", DeltaduckError, "'a'"),
-        ("BEGIN", UnsupportedFeatureError, "lake.begin"),
-        ("COMMIT", UnsupportedFeatureError, "lake.begin"),
+        ("COMMIT", QueryError, "BEGIN one first"),
+        ("ROLLBACK", QueryError, "BEGIN one first"),
     ],
 )
 def test_statements_that_fail_change_nothing(

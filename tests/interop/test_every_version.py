@@ -119,7 +119,7 @@ def odd_names_and_values(lake: Lake, name: str) -> None:
     rows: dict[str, object] = {"p": values} | {c: list(range(len(values))) for c in columns}
     lake.write(name, pa.table(rows), partition_by="p")
     lake.table(name).delete("\"a.b\" = 3 OR p = '日本'")
-    lake.table(name).update({"it's": "-1"}, "p IS NULL")
+    lake.table(name).update({"it's": "-1"}, predicate="p IS NULL")
 
 
 def odd_partition_columns(lake: Lake, name: str) -> None:
@@ -132,7 +132,7 @@ def rewritten(lake: Lake, name: str) -> None:
     lake.write(name, pa.table({"k": [1, 2, 3, 4], "g": ["a", "a", "b", None], "v": [1.0, None, 3.0, 4.0]}), partition_by="g")
     lake.write(name, pa.table({"k": [5], "g": ["c"], "v": [5.0]}))
     lake.table(name).delete("k = 2")
-    lake.table(name).update({"v": "v * 10", "g": "'moved'"}, "k = 3")
+    lake.table(name).update({"v": "v * 10", "g": "'moved'"}, predicate="k = 3")
     lake.write(name, pa.table({"k": [10, 11], "g": ["a", "a"], "v": [0.5, 0.25]}), mode="overwrite", predicate="g = 'a'")
     lake.write(name, pa.table({"k": [12], "g": ["a"], "v": [1.5], "extra": ["new"]}), schema_mode="merge")
     lake.write(

@@ -41,7 +41,7 @@ def test_delta_rs_appends_updates_and_deletes(
 ) -> None:
     ours = ROWS.append_column("local", pa.array([dt.datetime(2024, 1, 1)] * 3, pa.timestamp("us"))) if ntz else ROWS
     lake.write("t", ours, partition_by=partition_by)
-    lake.table("t").update({"id": "id + 10"}, "id = 1")
+    lake.table("t").update({"id": "id + 10"}, predicate="id = 1")
     path = copy_of(lake, "t", tmp_path)
     write_deltalake(path, ours, mode="append")
     assert as_text(rows(DeltaTable(path))) == as_text(pa.concat_tables([lake.table("t").to_arrow().cast(ours.schema), ours]))
@@ -79,7 +79,7 @@ def test_history_tells_our_operations(lake: Lake) -> None:
     lake.write("t", ROWS, partition_by="g", commit_metadata="first load")
     lake.write("t", ROWS)
     lake.table("t").delete("id = 1")
-    lake.table("t").update({"id": "7"}, "id = 2")
+    lake.table("t").update({"id": "7"}, predicate="id = 2")
     lake.write("t", ROWS, mode="overwrite")
     theirs = DeltaTable(lake.table("t").detail()["location"]).history()
     ours = lake.table("t").history()

@@ -140,7 +140,7 @@ class Work(RuleBasedStateMachine):
         if in_sql:
             self.lake.sql(f"UPDATE {name} SET {', '.join(f'{c} = {v}' for c, v in sets.items())} WHERE {predicate}")
         else:
-            self.lake.table(name).update(sets, predicate)
+            self.lake.table(name).update(sets, predicate=predicate)
         self.update(name, sets, predicate)
         self.note(name)
 

@@ -1,0 +1,255 @@
+"""Which rows of a table change, and into what: DELETE, UPDATE and MERGE are one search with different clauses.
+
+One scan joins the files that can match with the source, and leaves a temporary table: for every row that goes, its
+place (file and position); for every row that comes, its values. How the places are taken out is `rewrite`'s business.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from deltaduck import casts, parquet, scan
+from deltaduck.changes import Change
+from deltaduck.errors import ConstraintViolationError, SchemaMismatchError
+from deltaduck.operations import rewrite
+from deltaduck.predicate import Condition
+from deltaduck.protocol.features import check_writable
+from deltaduck.protocol.schema import Field, Struct, quote, to_duckdb
+
+if TYPE_CHECKING:
+    from deltaduck.transaction import Transaction
+
+MATCHED, NOT_MATCHED, NOT_MATCHED_BY_SOURCE = "MATCHED", "NOT MATCHED", "NOT MATCHED BY SOURCE"
+_names = (f"dl_changes_{n}" for n in itertools.count())
+
+
+@dataclass(frozen=True)
+class Clause:
+    """What happens to a row: the first clause of its kind (`when`) whose condition holds decides.
+
+    action: "update", "delete", "insert" or "nothing"; values: SQL of the columns that it sets, over target and source.
+    """
+
+    when: str
+    action: str
+    condition: str | None = None
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The rows that a statement looks at.
+
+    target: what the expressions call the table. on: SQL that a pair of rows, or a row when there is no source, must meet.
+    source: a FROM item; one for a MERGE has a column dl_hit that is never NULL. condition: the files that can match.
+    repeats: what it means that several source rows change one row: "error", "same" (an error unless all agree), "one".
+    """
+
+    target: str
+    on: str | None
+    condition: Condition
+    source: str | None = None
+    repeats: str = "error"
+    connection: Any = None  # where temporary tables and frames that the expressions name are
+
+
+@dataclass
+class Effect:
+    """What a statement did, in rows, files and milliseconds."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    copied: int = 0
+    files_scanned: int = 0
+    files_added: int = 0
+    files_removed: int = 0
+    scan_ms: int = 0
+    rewrite_ms: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.inserted + self.updated + self.deleted
+
+
+@dataclass(frozen=True)
+class Found:
+    """The changes of a search, in a temporary table of the connection.
+
+    Its columns: place, the row's place (NULL for a row that is new); clause; and c0, c1, … with the values of `schema`.
+    files: those searched, by whose order a place counts. touched: (index of a file, rows of it that go).
+    new_rows: how many rows come; comes: SQL that is true for them. given: columns that some clause sets, in lower case.
+    """
+
+    connection: Any
+    table: str
+    files: pa.Table
+    touched: Sequence[tuple[int, int]]
+    new_rows: int
+    comes: str
+    given: frozenset[str]
+
+
+def delete_rows(tx: Transaction, change: Change, predicate: str | None) -> Effect:
+    """Stage the deletion of the rows that match (of all rows, without a predicate)."""
+    condition = tx.condition(change, predicate)
+    return change_rows(tx, change, Search(change.name, tx.planned(predicate), condition), [Clause(MATCHED, "delete")])
+
+
+def change_rows(tx: Transaction, change: Change, search: Search, clauses: Sequence[Clause]) -> Effect:
+    """Stage what the clauses say of the rows that the search finds."""
+    check_writable(change.after.protocol, change.name)
+    start = time.perf_counter()
+    change.reads.append(search.condition)
+    files = tx.files(change, search.condition)
+    effect = Effect(files_scanned=files.num_rows)
+    if search.source is None and not files.num_rows:
+        _projection(change.after.schema, clauses)  # what is wrong with the statement is wrong with no rows too
+        return effect
+    if search.on is None and search.source is None and clauses[0].action == "delete":
+        rewrite.remove_all(tx, change, files, effect)
+        return effect
+    with _changes(search.connection or tx.lake.con.cursor(), change, search, clauses, files, effect) as found:
+        effect.scan_ms = _ms(start)
+        rewrite.replace(tx, change, found, effect)
+    effect.rewrite_ms = _ms(start) - effect.scan_ms
+    return effect
+
+
+def _ms(start: float) -> int:
+    return round((time.perf_counter() - start) * 1000)
+
+
+@contextmanager
+def _changes(
+    con: Any, change: Change, search: Search, clauses: Sequence[Clause], files: pa.Table, effect: Effect
+) -> Iterator[Found]:
+    table = next(_names)
+    try:
+        try:
+            con.execute(f"CREATE TEMP TABLE {table} AS {_query(con, change, search, clauses, files)}")
+            _check_repeats(con, change, search, table, files, clauses)
+            yield _found(con, table, clauses, files, effect, count="count(DISTINCT place)" if search.source else "count(*)")
+        finally:
+            con.execute(f"DROP TABLE IF EXISTS {table}")
+    except duckdb.Error as e:
+        raise parquet.translate(e, change.after.location) from e
+
+
+def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], files: pa.Table) -> str:
+    """Every row that changes: place, clause, new values."""
+    schema = change.after.schema
+    target = f"({scan.scan_sql(con, change.after, files, f'{place()} AS dl_at')}) AS {quote(search.target)}"
+    at = f"{quote(search.target)}.dl_at"
+    whens = {c.when for c in clauses}
+    if search.source is None:
+        from_sql, at = f"{target} WHERE {search.on or 'true'}", "dl_at"
+    elif whens == {MATCHED}:
+        from_sql = f"{target}, {search.source} WHERE {search.on or 'true'}"
+    else:
+        side = {(True, True): "FULL", (True, False): "RIGHT", (False, True): "LEFT", (False, False): "INNER"}
+        join = side[NOT_MATCHED in whens, NOT_MATCHED_BY_SOURCE in whens]
+        from_sql = f"{target} {join} JOIN {search.source} ON ({search.on or 'true'})"
+    tests = {
+        MATCHED: "true" if whens == {MATCHED} else f"{at} IS NOT NULL AND dl_hit IS NOT NULL",
+        NOT_MATCHED: f"{at} IS NULL",
+        NOT_MATCHED_BY_SOURCE: "dl_hit IS NULL",
+    }
+    conditions = [f"{tests[c.when]} AND ({c.condition})" if c.condition else tests[c.when] for c in clauses]
+    clause = _case(conditions, [str(n) if c.action != "nothing" else "NULL" for n, c in enumerate(clauses)])
+    columns = [
+        _case(conditions, values, to_duckdb(f.type))
+        for f, values in zip(schema, _projection(schema, clauses, search.target), strict=True)
+    ]
+    # the inner query names nothing, so that no expression can mean one of its results
+    inner = f"SELECT {at}, {clause}, {', '.join(columns)} FROM {from_sql}"
+    names = ", ".join(["place", "clause", *(f"c{i}" for i in range(len(columns)))])
+    return f"SELECT * FROM ({inner}) AS found({names}) WHERE clause IS NOT NULL"
+
+
+def place() -> str:
+    """SQL: a row's place, as one number; `rewrite` takes it apart."""
+    return f"CAST(file_index AS BIGINT) * {rewrite.FILE} + CAST(file_row_number AS BIGINT)"
+
+
+def _case(conditions: Sequence[str], values: Sequence[str], type_: str = "INTEGER") -> str:
+    if all(v == "NULL" for v in values):
+        return f"CAST(NULL AS {type_})"
+    if conditions == ["true"]:
+        return values[0]
+    return f"CASE {' '.join(f'WHEN {c} THEN {v}' for c, v in zip(conditions, values, strict=True))} END"
+
+
+def _projection(schema: Struct, clauses: Sequence[Clause], target: str = "") -> list[list[str]]:
+    """For each column, what each clause puts there."""
+    given = [{_column(schema, name).name: sql for name, sql in c.values.items()} for c in clauses]
+    return [[_value(f, c, values, target) for c, values in zip(clauses, given, strict=True)] for f in schema]
+
+
+def _column(schema: Struct, name: str) -> Field:
+    f = schema.get(name)
+    if f is None:
+        raise SchemaMismatchError(f"the table has no column {name!r}; it has {', '.join(schema.names)}")
+    return f
+
+
+def _value(f: Field, clause: Clause, values: Mapping[str, str], target: str) -> str:
+    if clause.action in ("delete", "nothing"):
+        return "NULL"
+    if f.name in values:
+        return casts.required(f"CAST(({values[f.name]}) AS {to_duckdb(f.type)})", f)
+    if clause.action == "update":
+        return f"{quote(target)}.{quote(f.name)}"
+    if not f.nullable:
+        raise SchemaMismatchError(f"column {f.name!r} is NOT NULL, and the INSERT gives it no value")
+    return "NULL"
+
+
+def _check_repeats(con: Any, change: Change, search: Search, table: str, files: pa.Table, clauses: Sequence[Clause]) -> None:
+    """ConstraintViolationError when several rows of the source would change one row of the table."""
+    if search.source is None or search.repeats == "one":
+        return
+    repeated = f"SELECT place FROM {table} WHERE place IS NOT NULL GROUP BY place HAVING count(*) > 1 LIMIT 1"
+    found = con.execute(repeated).fetchall()
+    if found and search.repeats == "same":
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT DISTINCT * FROM {table}")
+        found = con.execute(repeated).fetchall()
+    if not found:
+        return
+    source = scan.scan_sql(con, change.after, files, f"{place()} AS dl_at")
+    rows = con.execute(f"SELECT * EXCLUDE (dl_at) FROM ({source}) WHERE dl_at = {found[0][0]} LIMIT 1")
+    names = [c[0] for c in rows.description]
+    row = ", ".join(f"{n}={v!r}" for n, v in zip(names, rows.fetchall()[0], strict=True))
+    row = row if len(row) <= 200 else f"{row[:200]} …"
+    raise ConstraintViolationError(
+        f"table {change.name!r}: several rows of the source match one row and would change it: ({row}). "
+        "Let the source have one row per key, or make the condition stricter; nothing was changed"
+    )
+
+
+def _found(con: Any, table: str, clauses: Sequence[Clause], files: pa.Table, effect: Effect, count: str) -> Found:
+    """Count what was found."""
+    touched: dict[int, int] = {}
+    query = f"SELECT place // {rewrite.FILE} AS file, clause, {count}, count(*) FROM {table} GROUP BY ALL ORDER BY ALL"
+    for file, clause, places, rows in con.execute(query).fetchall():
+        match clauses[clause].action:
+            case "insert":
+                effect.inserted += rows
+            case "update":
+                effect.updated += places
+            case _:
+                effect.deleted += places
+        if file is not None:
+            touched[file] = touched.get(file, 0) + places
+    coming = [str(n) for n, c in enumerate(clauses) if c.action in ("update", "insert")]
+    comes = f"clause IN ({', '.join(coming)})" if coming else "false"
+    given = frozenset(name.lower() for c in clauses for name in c.values)
+    return Found(con, table, files, sorted(touched.items()), effect.updated + effect.inserted, comes, given)
