@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from deltaduck import scan
 from deltaduck.catalog import Catalog
 from deltaduck.protocol import partitions
+from deltaduck.protocol.features import DELETION_VECTORS
 from deltaduck.protocol.schema import literal, quote
 from deltaduck.snapshot import Snapshot
 
@@ -27,6 +28,9 @@ FOREIGN = """
 def publish(catalog: Catalog, snapshot: Snapshot, table_id: int, *, has_files: bool) -> None:
     """(Re)create the view and the macro of a table."""
     if catalog.database != "duckdb" or not snapshot.schema.fields:
+        return
+    if snapshot.configuration.get(DELETION_VECTORS, "false").lower() == "true":
+        refuse(catalog, snapshot, "it takes rows out by deletion vectors")
         return
     view, macro = quote(snapshot.name), quote(snapshot.name + "_at")
     globs = [_escaped(place) + "/*.parquet" for (place,) in catalog.fetch(FOREIGN, {"table_id": table_id})]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from deltaduck import snapshot as snapshots
 from deltaduck.errors import StorageError, TableExistsError, UnsupportedFeatureError
 from deltaduck.operations.create import create
-from deltaduck.operations.restore import version_files
+from deltaduck.operations.files import version_files
 
 if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
@@ -30,7 +30,7 @@ def shallow_clone(tx: Transaction, name: str, source: str, version: int | None =
         raise UnsupportedFeatureError(f"table {source!r} is not committed yet: clone it after this transaction")
     change = create(tx, name, snapshot.schema, snapshot.partition_columns, snapshot.configuration, snapshot.description)
     change.after = replace(change.after, protocol=snapshot.protocol)
-    files = version_files(tx.lake, snapshot, change.skip, snapshots.all_skip_columns(tx.lake.catalog, snapshot))
+    files = version_files(tx.lake.catalog, snapshot, change.skip, snapshots.all_skip_columns(tx.lake.catalog, snapshot))
     if pc.any(pc.is_valid(files["deleted_ms"])).as_py():
         raise StorageError(f"table {source!r} version {snapshot.version} cannot be cloned: VACUUM has deleted files of it")
     if pc.any(pc.equal(files["dv_storage_type"], "u")).as_py():

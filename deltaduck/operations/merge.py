@@ -19,7 +19,7 @@ import pyarrow as pa
 from deltaduck import casts, parquet, scan
 from deltaduck.changes import Change
 from deltaduck.errors import ConstraintViolationError, SchemaMismatchError
-from deltaduck.operations import rewrite
+from deltaduck.operations import marking, rewrite
 from deltaduck.predicate import Condition
 from deltaduck.protocol.features import check_writable
 from deltaduck.protocol.schema import Field, Struct, quote, to_duckdb
@@ -177,7 +177,7 @@ def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], 
 
 def place() -> str:
     """SQL: a row's place, as one number; `rewrite` takes it apart."""
-    return f"CAST(file_index AS BIGINT) * {rewrite.FILE} + CAST(file_row_number AS BIGINT)"
+    return f"CAST(file_index AS BIGINT) * {marking.FILE} + CAST(file_row_number AS BIGINT)"
 
 
 def _case(conditions: Sequence[str], values: Sequence[str], type_: str = "INTEGER") -> str:
@@ -238,7 +238,7 @@ def _check_repeats(con: Any, change: Change, search: Search, table: str, files: 
 def _found(con: Any, table: str, clauses: Sequence[Clause], files: pa.Table, effect: Effect, count: str) -> Found:
     """Count what was found."""
     touched: dict[int, int] = {}
-    query = f"SELECT place // {rewrite.FILE} AS file, clause, {count}, count(*) FROM {table} GROUP BY ALL ORDER BY ALL"
+    query = f"SELECT place // {marking.FILE} AS file, clause, {count}, count(*) FROM {table} GROUP BY ALL ORDER BY ALL"
     for file, clause, places, rows in con.execute(query).fetchall():
         match clauses[clause].action:
             case "insert":

@@ -14,9 +14,9 @@ from deltaduck import storage
 from deltaduck.errors import StorageError
 from deltaduck.operations.alter import begin
 from deltaduck.operations.create import NEVER_UNIFORM, index_columns
+from deltaduck.operations.files import version_files
 from deltaduck.predicate import Condition
 from deltaduck.protocol.features import with_features, writer_features
-from deltaduck.protocol.stats import SkipColumn
 from deltaduck.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def restore(
         description=then.description, protocol=protocol, uniform_since=NEVER_UNIFORM,
     )  # fmt: skip
     change = change.restaged(after, index_columns(after, [*change.known, *change.skip]))
-    wanted = version_files(lake, then, change.skip, change.known)
+    wanted = version_files(lake.catalog, then, change.skip, change.known)
     back = _without(wanted, now)
     if missing := _missing(lake, then, back):
         if not ignore_missing_files:
@@ -65,23 +65,6 @@ def restore(
         change.operation = "RESTORE"
         change.parameters = {"version": str(version)} if isinstance(target, int) else {"timestamp": str(target)}
     return {"numRemovedFile": gone.num_rows, "numRestoredFile": back.num_rows}
-
-
-def version_files(lake: Lake, snapshot: Snapshot, wanted: list[SkipColumn], held: list[SkipColumn]) -> pa.Table:
-    """The files of a snapshot as adds: `parquet.write_files`, with all further fields that an add may have.
-
-    wanted: the index that they go into; held: the index of the snapshot's own table, whose values it takes over."""
-    by_column = {(c.path, c.type, c.is_partition): c for c in held}
-    names = [
-        (old, new)
-        for c in wanted
-        if (source := by_column.get((c.path, c.type, c.is_partition))) is not None
-        for (old, _), (new, _) in zip(source.definitions(), c.definitions(), strict=True)
-    ]
-    real = {name for c in snapshots.all_skip_columns(lake.catalog, snapshot) for name, _ in c.definitions()}
-    index = "".join(f", s.{old} AS {new}" for old, new in names if old in real)
-    sql = lake.catalog.sql("version_files").format(index=index, source_id=snapshot.table_id)
-    return lake.catalog.fetch_arrow(sql, {"table_id": snapshot.table_id, "version": snapshot.version})
 
 
 def _without(files: pa.Table, others: pa.Table) -> pa.Table:

@@ -1,8 +1,9 @@
-"""Taking rows out by copy-on-write: files that lose a row are written anew, the others stay."""
+"""Taking rows out by copy-on-write: files that lose a row are written anew, the others stay. Where a table asks for deletion
+vectors, `marking` does what it can first."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -10,34 +11,34 @@ import pyarrow as pa
 from deltaduck import parquet, scan
 from deltaduck.catalog.base import now_ms
 from deltaduck.changes import Change
-from deltaduck.protocol.schema import literal, quote
+from deltaduck.operations import marking
+from deltaduck.protocol.schema import quote
 from deltaduck.rules import GENERATED
 
 if TYPE_CHECKING:
     from deltaduck.operations.merge import Effect, Found
     from deltaduck.transaction import Transaction
 
-FILE = 1 << 40  # a row's place is the index of its file times this, plus its position there
-
 
 def replace(tx: Transaction, change: Change, found: Found, effect: Effect) -> None:
     """Stage the exchange of the files that lose rows for files with what remains of them, and with the rows that come."""
-    gone = found.files.take(pa.array([file for file, _ in found.touched], pa.int64()))
-    if gone.num_rows:
+    if found.touched:
         change.require_removable()
+    touched = marking.mark(tx, change, found, effect)
+    gone = found.files.take(pa.array([file for file, _ in touched], pa.int64()))
     schema = change.after.schema
     names = [f"c{i}" for i in range(len(schema.fields))]
     parts = []
-    remaining = _remaining(found, change, gone)
+    remaining = _remaining(found, change, gone, touched)
     if remaining:
         old = gone.take(pa.array([i for i, _ in remaining], pa.int64()))
-        source = scan.scan_sql(found.connection, change.after, old, f"{_place(found, remaining)} AS dl_at")
+        source = scan.scan_sql(found.connection, change.after, old, f"{_place([touched[i][0] for i, _ in remaining])} AS dl_at")
         columns = ", ".join(f"{quote(f.name)} AS {n}" for f, n in zip(schema, names, strict=True))
         parts.append(f"SELECT {columns} FROM ({source}) AS t ANTI JOIN {found.table} AS changes ON t.dl_at = changes.place")
     if found.new_rows:
         parts.append(f"SELECT {', '.join(names)} FROM {found.table} WHERE {found.comes}")
-    effect.copied = sum(rows for _, rows in remaining)
-    effect.files_removed = gone.num_rows
+    effect.copied += sum(rows for _, rows in remaining)
+    effect.files_removed += gone.num_rows
     tx.remove(change, gone)
     if parts:
         columns_in_order = [
@@ -48,7 +49,7 @@ def replace(tx: Transaction, change: Change, found: Found, effect: Effect) -> No
         adds, written = parquet.write_files(
             found.connection, f"({' UNION ALL '.join(parts)}) AS dl_rows", columns_in_order, change.target(), now_ms()
         )
-        effect.files_added = adds.num_rows
+        effect.files_added += adds.num_rows
         tx.add(change, adds, written)
 
 
@@ -61,18 +62,16 @@ def remove_all(tx: Transaction, change: Change, files: pa.Table, effect: Effect)
     tx.remove(change, files)
 
 
-def _remaining(found: Found, change: Change, gone: pa.Table) -> list[tuple[int, int]]:
+def _remaining(found: Found, change: Change, gone: pa.Table, touched: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """(place in `gone`, rows that stay) of the files that do not lose all their rows."""
     if not gone.num_rows:
         return []
     con: Any = found.connection
     source = scan.scan_sql(con, change.after, gone, "file_index AS dl_file")
     held = dict(con.execute(f"SELECT dl_file, count(*) FROM ({source}) GROUP BY dl_file").fetchall())
-    return [(i, held[i] - lost) for i, (_, lost) in enumerate(found.touched) if held[i] > lost]
+    return [(i, held[i] - lost) for i, (_, lost) in enumerate(touched) if held[i] > lost]
 
 
-def _place(found: Found, remaining: list[tuple[int, int]]) -> str:
+def _place(files: Sequence[int]) -> str:
     """SQL: the place that a row had among the files searched."""
-    before = json.dumps([found.touched[i][0] for i, _ in remaining])
-    index = f"from_json({literal(before)}, '[\"BIGINT\"]')[CAST(file_index AS BIGINT) + 1]"
-    return f"{index} * {FILE} + CAST(file_row_number AS BIGINT)"
+    return f"{scan.of_file(files)} * {marking.FILE} + CAST(file_row_number AS BIGINT)"

@@ -9,6 +9,7 @@ import re
 import struct
 import uuid
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -34,6 +35,11 @@ class DeletionVector:
     offset: int | None
     size_in_bytes: int
     cardinality: int
+
+    @property
+    def unique_id(self) -> str:
+        """What tells two vectors of one data file apart."""
+        return f"{self.storage_type}{self.path_or_inline}" + ("" if self.offset is None else f"@{self.offset}")
 
     @property
     def path(self) -> str | None:
@@ -107,3 +113,15 @@ def serialize(rows: npt.NDArray[np.uint64]) -> bytes:
     bitmap = BitMap64(rows)
     bitmap.run_optimize()
     return struct.pack("<I", MAGIC) + bytes(bitmap.serialize())
+
+
+def file_of(vectors: Sequence[npt.NDArray[np.uint64]]) -> tuple[str, bytes, list[DeletionVector]]:
+    """(name, content, descriptors) of one file that holds these vectors, each the deleted rows of a data file."""
+    identity = uuid.uuid4()
+    content = bytearray(b"\x01")
+    described = []
+    for rows in vectors:
+        data = serialize(rows)
+        described.append(DeletionVector("u", z85_encode(identity.bytes), len(content), len(data), len(rows)))
+        content += struct.pack(">I", len(data)) + data + struct.pack(">I", zlib.crc32(data))
+    return f"deletion_vector_{identity}.bin", bytes(content), described

@@ -20,11 +20,15 @@ READER_FEATURES = frozenset(
 )  # fmt: skip
 WRITER_FEATURES = frozenset({
     "timestampNtz", "appendOnly", "invariants", "checkConstraints", "generatedColumns", "allowColumnDefaults", "domainMetadata",
+    "deletionVectors", "v2Checkpoint",
 })  # fmt: skip
 LEGACY_FEATURES = {  # what each writer version before 7 adds
     2: ("appendOnly", "invariants"), 3: ("checkConstraints",), 4: ("changeDataFeed", "generatedColumns"),
     5: ("columnMapping",), 6: ("identityColumns",),
 }  # fmt: skip
+
+
+DELETION_VECTORS = "delta.enableDeletionVectors"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ def required_features(schema: Struct, configuration: Mapping[str, str]) -> set[s
         needed.add("timestampNtz")
     if configuration.get("delta.appendOnly", "false").lower() == "true":
         needed.add("appendOnly")
+    if configuration.get(DELETION_VECTORS, "false").lower() == "true":
+        needed.add("deletionVectors")
     if any(key.startswith("delta.constraints.") for key in configuration):
         needed.add("checkConstraints")
     for key, feature in _COLUMN_FEATURES.items():
@@ -147,6 +153,7 @@ PROPERTIES: dict[str, tuple[Callable[[str], bool], str]] = {
     "delta.dataSkippingStatsColumns": (bool, "column names, comma-separated"),
     "delta.deletedFileRetentionDuration": (_interval, "an interval such as 'interval 7 days'"),
     "delta.enableExpiredLogCleanup": (_boolean, "true or false"),
+    DELETION_VECTORS: (_boolean, "true or false"),
     "delta.isolationLevel": (lambda v: v in ("Serializable", "WriteSerializable"), "Serializable or WriteSerializable"),
     "delta.logRetentionDuration": (_interval, "an interval such as 'interval 30 days'"),
     "delta.parquet.compression.codec": (

@@ -377,7 +377,7 @@ def test_a_subquery_on_the_same_table_is_read(shop: Lake) -> None:
     tx = shop.begin()
     tx.sql("DELETE FROM items WHERE id = 1 AND price < (SELECT max(price) FROM items)")
     shop.sql("DELETE FROM items WHERE id = 4")
-    with pytest.raises(CommitConflictError, match="removed (rows that this commit read|files that this commit removes)"):
+    with pytest.raises(CommitConflictError, match=r"removed (rows that this commit read|files that this commit removes)"):
         tx.commit()
 
 

@@ -467,6 +467,6 @@ def test_two_merges_of_the_same_key_conflict_and_of_different_files_do_not(parts
     other.sql(merge.format(155))
     one.commit()
     other.commit()
-    with pytest.raises(CommitConflictError, match="removed (rows that this commit read|files that this commit removes)"):
+    with pytest.raises(CommitConflictError, match=r"removed (rows that this commit read|files that this commit removes)"):
         same.commit()
     assert parts.sql("SELECT id FROM parts WHERE n = 1 ORDER BY id").fetchall() == [(55,), (155,)]

@@ -1,0 +1,39 @@
+"""Files that a table has already, as adds of another commit: restored, cloned, or with other rows deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from deltaduck import snapshot as snapshots
+from deltaduck.catalog import Catalog
+from deltaduck.protocol.stats import SkipColumn
+from deltaduck.snapshot import Snapshot
+
+
+def version_files(
+    catalog: Catalog, snapshot: Snapshot, wanted: Sequence[SkipColumn], held: Sequence[SkipColumn], only: pa.Table | None = None
+) -> pa.Table:
+    """The files of a snapshot as adds: `parquet.write_files`, with all further fields that an add may have.
+
+    wanted: the index that they go into; held: the index of the snapshot's own table, whose values it takes over.
+    only: (version, action_order) of some of them."""
+    by_column = {(c.path, c.type, c.is_partition): c for c in held}
+    names = [
+        (old, new)
+        for c in wanted
+        if (source := by_column.get((c.path, c.type, c.is_partition))) is not None
+        for (old, _), (new, _) in zip(source.definitions(), c.definitions(), strict=True)
+    ]
+    real = {name for c in snapshots.all_skip_columns(catalog, snapshot) for name, _ in c.definitions()}
+    index = "".join(f", s.{old} AS {new}" for old, new in names if old in real)
+    sql = catalog.sql("version_files").format(index=index, source_id=snapshot.table_id, only=_among(only))
+    return catalog.fetch_arrow(sql, {"table_id": snapshot.table_id, "version": snapshot.version})
+
+
+def _among(keys: pa.Table | None) -> str:
+    if keys is None:
+        return ""
+    pairs = zip(keys["version"].to_pylist(), keys["action_order"].to_pylist(), strict=True)
+    return f" AND (a.version, a.action_order) IN (VALUES {', '.join(f'({int(v)}, {int(o)})' for v, o in pairs)})"

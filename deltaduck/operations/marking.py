@@ -1,0 +1,106 @@
+"""Taking rows out by deletion vectors: a file keeps its bytes, and its add says which of its rows are gone.
+
+Protocol: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#deletion-vectors
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deltaduck import deletions, storage
+from deltaduck.changes import Change
+from deltaduck.operations.files import version_files
+from deltaduck.protocol.deletion_vectors import DeletionVector, file_of
+from deltaduck.protocol.features import DELETION_VECTORS
+from deltaduck.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from deltaduck.operations.merge import Effect, Found
+    from deltaduck.transaction import Transaction
+
+FILE = 1 << 40  # a row's place is the index of its file times this, plus its position there
+
+
+def is_wanted(snapshot: Snapshot) -> bool:
+    """Does the table ask for deletion vectors?"""
+    return snapshot.configuration.get(DELETION_VECTORS, "false").lower() == "true"
+
+
+def mark(tx: Transaction, change: Change, found: Found, effect: Effect) -> list[tuple[int, int]]:
+    """Stage deletion vectors for committed files that lose some of their rows.
+
+    What of `found.touched` is left to `rewrite`: files that lose every row, that this transaction itself has added, or whose
+    number of rows is not known; all of them where the table does not ask for deletion vectors.
+    """
+    touched = list(found.touched)
+    if not touched or not is_wanted(change.after):
+        return touched
+    files = found.files.take(pa.array([file for file, _ in touched], pa.int64()))
+    alive = pc.subtract(files["num_records"], pc.fill_null(files["dv_cardinality"], 0))
+    loses_some = pc.less(pa.array([lost for _, lost in touched], pa.int64()), alive)
+    chosen = np.flatnonzero(pc.fill_null(pc.and_kleene(pc.is_valid(files["version"]), loses_some), False))
+    if not len(chosen):
+        return touched
+    files = files.take(pa.array(chosen))
+    _exchange(tx, change, files, _positions(found, [touched[i][0] for i in chosen]))
+    effect.files_added += files.num_rows
+    effect.files_removed += files.num_rows
+    kept = {*chosen.tolist()}
+    return [t for i, t in enumerate(touched) if i not in kept]
+
+
+def _positions(found: Found, files: Sequence[int]) -> list[Any]:
+    """For each of these files, the rows of it that go."""
+    con: Any = found.connection
+    query = (
+        f"SELECT DISTINCT place // {FILE} AS file, place % {FILE} AS row FROM {found.table} WHERE place IS NOT NULL ORDER BY ALL"
+    )
+    all_files, rows = con.execute(query).fetchnumpy().values()
+    ends = np.searchsorted(all_files, files, side="right")
+    starts = np.searchsorted(all_files, files, side="left")
+    return [np.asarray(rows[a:b], np.uint64) for a, b in zip(starts, ends, strict=True)]
+
+
+def _exchange(tx: Transaction, change: Change, files: pa.Table, rows: Sequence[Any]) -> None:
+    """Stage the same files with these rows deleted too."""
+    assert change.base is not None
+    location = change.after.location
+    merged = [np.union1d(old, new) for old, new in zip(deletions.vectors(location, files), rows, strict=True)]
+    name, content, vectors = file_of(merged)
+    storage.put_if_absent(location, name, content)
+    keys = files.select(["version", "action_order"])
+    adds = version_files(tx.lake.catalog, change.base, change.skip, change.known, keys)
+    tx.remove(change, files)
+    tx.add(change, _with_vectors(adds, vectors), [f"{location}/{name}"])
+    if pc.min(files["version"]).as_py() < change.base.uniform_since:
+        change.foreign_files = True
+
+
+def _with_vectors(adds: pa.Table, vectors: Sequence[DeletionVector]) -> pa.Table:
+    new = {
+        "dv_id": pa.array([v.unique_id for v in vectors]),
+        "dv_storage_type": pa.array([v.storage_type for v in vectors]),
+        "dv_path_or_inline_dv": pa.array([v.path_or_inline for v in vectors]),
+        "dv_offset": pa.array([v.offset for v in vectors], pa.int64()),
+        "dv_size_in_bytes": pa.array([v.size_in_bytes for v in vectors], pa.int64()),
+        "dv_cardinality": pa.array([v.cardinality for v in vectors], pa.int64()),
+        "data_change": pa.repeat(True, len(vectors)),
+        "stats": pa.array([_loosened(text) for text in adds["stats"].to_pylist()], pa.string()),
+    }
+    for column, values in new.items():
+        adds = adds.set_column(adds.column_names.index(column), column, values)
+    return adds
+
+
+def _loosened(stats: str | None) -> str | None:
+    """Statistics whose minimum or maximum may belong to a row that is deleted."""
+    if stats is None or '"tightBounds":false' in stats:
+        return stats
+    if '"tightBounds":true' in stats:
+        return stats.replace('"tightBounds":true', '"tightBounds":false')
+    return '{"tightBounds":false,' + stats.lstrip().removeprefix("{")

@@ -1,0 +1,179 @@
+"""Rows taken out by deletion vectors: the files stay, every reader sees the same rows, and nothing else is different."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import polars
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable as Peer
+from deltalake import QueryBuilder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deltaduck import Lake
+from deltaduck.errors import DeltaduckError
+
+ON = {"delta.enableDeletionVectors": "true"}
+ROWS = pa.table({"id": pa.array(range(100), pa.int64()), "v": pa.array([i % 7 for i in range(100)], pa.int64())})
+
+
+@pytest.fixture
+def t(lake: Lake) -> Lake:
+    """A lake with table t: one file of 100 rows, with deletion vectors."""
+    lake.write("t", ROWS, configuration=ON)
+    return lake
+
+
+def bins(lake: Lake) -> list[Path]:
+    return sorted(Path(lake.table("t").detail()["location"]).glob("*.bin"))
+
+
+def ids(lake: Lake, at: str = "") -> list[int]:
+    return [i for (i,) in lake.sql(f"SELECT id FROM t {at} ORDER BY id").fetchall()]
+
+
+def peers_ids(lake: Lake, version: int) -> list[list[int]]:
+    place = lake.table("t").detail()["location"]
+    rust = QueryBuilder().register("t", Peer(place, version=version)).execute("SELECT id FROM t ORDER BY id")
+    return [pa.table(rust)["id"].to_pylist(), polars.scan_delta(place, version=version).collect()["id"].sort().to_list()]
+
+
+def test_a_delete_keeps_the_file_and_says_which_rows_are_gone(t: Lake) -> None:
+    before = t.table("t").files()["path"].to_pylist()
+    t.sql("DELETE FROM t WHERE id % 10 = 3")
+    files = t.table("t").files()
+    assert files["path"].to_pylist() == before
+    assert files["dv_cardinality"].to_pylist() == [10]
+    assert ids(t) == [i for i in range(100) if i % 10 != 3]
+    assert t.table("t").detail()["num_rows"] == 90
+
+
+def test_other_readers_see_every_version_as_we_do(t: Lake) -> None:
+    t.sql("DELETE FROM t WHERE id % 10 = 3")
+    t.sql("UPDATE t SET v = 70 WHERE id IN (5, 6)")
+    t.sql("DELETE FROM t WHERE id BETWEEN 50 AND 60")
+    for version in range(4):
+        expected = ids(t, f"AT (VERSION => {version})")
+        assert peers_ids(t, version) == [expected, expected]
+    assert t.mirror.verify("t")
+
+
+def test_a_second_delete_adds_to_the_first(t: Lake) -> None:
+    t.sql("DELETE FROM t WHERE id < 3")
+    t.sql("DELETE FROM t WHERE id = 50")
+    assert t.table("t").files()["dv_cardinality"].to_pylist() == [4]
+    assert ids(t, "AT (VERSION => 1)") == list(range(3, 100))
+
+
+def test_a_file_that_loses_all_its_rows_goes(t: Lake) -> None:
+    t.sql("DELETE FROM t WHERE id < 50")
+    t.sql("DELETE FROM t WHERE id >= 50")
+    assert t.table("t").files().num_rows == 0
+    assert len(bins(t)) == 1
+
+
+def test_statements_of_one_transaction_build_on_each_other(t: Lake) -> None:
+    with t.begin() as tx:
+        tx.sql("DELETE FROM t WHERE id < 10")
+        tx.sql("UPDATE t SET id = id + 1000 WHERE id < 12")
+        tx.sql("DELETE FROM t WHERE id = 1011 OR id = 99")
+    assert ids(t) == [*range(12, 99), 1010]
+    assert peers_ids(t, 1) == [ids(t), ids(t)]
+
+
+def test_a_rollback_leaves_no_vector_behind(t: Lake) -> None:
+    tx = t.begin()
+    tx.sql("DELETE FROM t WHERE id < 10")
+    tx.rollback()
+    assert bins(t) == []
+    assert ids(t) == list(range(100))
+
+
+def test_a_failing_statement_leaves_no_vector_behind(t: Lake) -> None:
+    with pytest.raises(DeltaduckError):
+        t.sql("UPDATE t SET v = error('no')::BIGINT WHERE id < 10")
+    assert bins(t) == []
+    assert t.table("t").version() == 0
+
+
+def test_compaction_writes_the_remaining_rows_and_restore_brings_all_back(t: Lake) -> None:
+    t.sql("DELETE FROM t WHERE id < 10")
+    t.write("t", ROWS.slice(0, 5))
+    t.sql("OPTIMIZE t")
+    assert t.table("t").files()["dv_cardinality"].to_pylist() == [None]
+    assert ids(t) == sorted([*range(10, 100), *range(5)])
+    t.sql("RESTORE t TO VERSION AS OF 0")
+    assert ids(t) == list(range(100))
+    t.sql("RESTORE t TO VERSION AS OF 1")
+    assert ids(t) == list(range(10, 100))
+
+
+def test_a_table_can_begin_with_them_at_any_time(lake: Lake) -> None:
+    lake.write("t", ROWS)
+    lake.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    lake.sql("DELETE FROM t WHERE id = 1")
+    assert lake.table("t").files()["dv_cardinality"].to_pylist() == [1]
+    detail = lake.table("t").detail()
+    assert (detail["min_reader_version"], detail["min_writer_version"]) == (3, 7)
+    assert "deletionVectors" in detail["table_features"]
+
+
+def test_without_the_property_files_are_written_anew(lake: Lake) -> None:
+    lake.write("t", ROWS)
+    lake.sql("DELETE FROM t WHERE id = 1")
+    assert bins(lake) == []
+    assert lake.table("t").detail()["min_reader_version"] == 1
+
+
+def test_old_files_that_lack_a_column_still_do_after_a_delete(lake: Lake) -> None:
+    lake.write("t", ROWS, configuration=ON)
+    lake.sql("ALTER TABLE t ADD COLUMN more INT")
+    lake.sql("DELETE FROM t WHERE id = 1")
+    assert lake.sql("SELECT DISTINCT more FROM t").fetchall() == [(None,)]
+
+
+def test_imported_vectors_are_added_to(t: Lake, tmp_path: Path) -> None:
+    t.sql("DELETE FROM t WHERE id < 10")
+    place = t.table("t").detail()["location"]
+    t.drop_table("t")
+    t.import_table(place, "again")
+    t.sql("DELETE FROM again WHERE id = 50")
+    assert t.sql("SELECT count(*) FROM again").fetchall() == [(89,)]
+    assert t.table("again").files()["dv_cardinality"].to_pylist() == [11]
+
+
+def test_pruning_still_finds_what_is_there(t: Lake) -> None:
+    t.sql("DELETE FROM t WHERE id = 0 OR id = 99")
+    assert t.sql("SELECT count(*) FROM t WHERE id > 97").fetchall() == [(1,)]
+    assert t.sql("SELECT count(*) FROM t WHERE id IS NULL").fetchall() == [(0,)]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["delete", "update", "merge", "insert"]), st.integers(0, 39), st.integers(0, 12)),
+        min_size=1, max_size=6,
+    )
+)  # fmt: skip
+def test_any_statements_leave_what_they_leave_in_duckdb(lake: Lake, steps: list[tuple[str, int, int]]) -> None:
+    with duckdb.connect() as plain:
+        lake.write("t", ROWS.slice(0, 40), mode="overwrite", configuration=ON) if lake.find("t") is None else lake.write(
+            "t", ROWS.slice(0, 40), mode="overwrite"
+        )
+        rows = ROWS.slice(0, 40)  # noqa: F841  # DuckDB finds it here
+        plain.execute("CREATE TABLE t AS FROM rows")
+        for kind, start, length in steps:
+            statement = {
+                "delete": f"DELETE FROM t WHERE id BETWEEN {start} AND {start + length}",
+                "update": f"UPDATE t SET v = v + 100 WHERE id BETWEEN {start} AND {start + length}",
+                "merge": f"MERGE INTO t USING (SELECT range + {start} AS id, 7 AS v FROM range({length})) AS s ON t.id = s.id "
+                "WHEN MATCHED AND s.id % 2 = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET v = s.v "
+                "WHEN NOT MATCHED THEN INSERT (id, v) VALUES (s.id, s.v)",
+                "insert": f"INSERT INTO t SELECT range + {100 + start}, 1 FROM range({length})",
+            }[kind]
+            lake.sql(statement)
+            plain.execute(statement)
+        assert sorted(lake.sql("FROM t").fetchall()) == sorted(plain.execute("FROM t").fetchall())
