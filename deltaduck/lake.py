@@ -298,7 +298,7 @@ class Lake:
     def compile(self, snapshot: Snapshot, where: exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
         if where is None:
             return Condition()
-        columns = snapshots.skip_columns(self.catalog, snapshot)
+        columns = snapshots.by_name(snapshots.skip_columns(self.catalog, snapshot), snapshot)
         return predicates.compile_condition(where, columns, self.evaluate, qualifiers)
 
     @contextlib.contextmanager

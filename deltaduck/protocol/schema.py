@@ -331,7 +331,10 @@ def check_type_changes(type_: DataType) -> None:
         case Struct(fields):
             for f in fields:
                 check_type_changes(f.type)
-                for change in f.metadata.get("delta.typeChanges") or ():
+                changes = f.metadata.get("delta.typeChanges") or ()
+                if not isinstance(changes, list | tuple) or not all(isinstance(change, Mapping) for change in changes):
+                    raise LogCorruptError(f"the type changes of column {f.name!r} cannot be read")
+                for change in changes:
                     if not widens(str(change.get("fromType")), str(change.get("toType"))):
                         raise UnsupportedFeatureError(
                             f"column {f.name!r} changed from {change.get('fromType')} to {change.get('toType')}, which is no "
@@ -342,6 +345,18 @@ def check_type_changes(type_: DataType) -> None:
         case Map(key, value, _):
             check_type_changes(key)
             check_type_changes(value)
+
+
+def logical_leaves(
+    schema: Struct, physical: tuple[str, ...] = (), logical: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """(physical path, path by the schema's own names) of every leaf column."""
+    for f in schema:
+        stored, named = (*physical, f.physical_name), (*logical, f.name)
+        if isinstance(f.type, Struct):
+            yield from logical_leaves(f.type, stored, named)
+        else:
+            yield stored, named
 
 
 def leaves(schema: Struct, parents: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], DataType]]:
