@@ -104,7 +104,10 @@ def decimal_of(type_name: str) -> tuple[int, int] | None:
 def parse_schema(text: str) -> Struct:
     """Read a ``schemaString``; LogCorruptError when it is not one."""
     try:
-        parsed = _parse(json.loads(text), 0)
+        tree = json.loads(text)
+        if "\\u" in text:  # half of a surrogate pair is no text, and would break whoever takes it for a name
+            json.dumps(tree, ensure_ascii=False).encode()
+        parsed = _parse(tree, 0)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise LogCorruptError(f"the schema in the log cannot be read: {type(e).__name__}: {e}") from e
     if not isinstance(parsed, Struct):

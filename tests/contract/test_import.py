@@ -50,9 +50,19 @@ def theirs(path: Path, version: int | None = None) -> list[int]:
 def contents(lake: Lake) -> dict[str, list[tuple[Any, ...]]]:
     """All rows of the catalog's tables."""
     tables = [
-        "dl_tables", "dl_table_versions", "dl_add_files", "dl_remove_files", "dl_metadata_updates", "dl_protocol_updates",
-        "dl_txn_actions", "dl_domain_metadata", "dl_cdc_files", "dl_other_actions", "dl_mirror_status", "dl_skip_columns",
-    ]  # fmt: skip
+        "dl_tables",
+        "dl_table_versions",
+        "dl_add_files",
+        "dl_remove_files",
+        "dl_metadata_updates",
+        "dl_protocol_updates",
+        "dl_txn_actions",
+        "dl_domain_metadata",
+        "dl_cdc_files",
+        "dl_other_actions",
+        "dl_mirror_status",
+        "dl_skip_columns",
+    ]
     return {t: sorted(lake.catalog.fetch(f"SELECT * FROM {t}"), key=repr) for t in tables}
 
 
@@ -233,7 +243,7 @@ def test_resume_asks_for_the_same_place_and_a_settled_log(lake: Lake, source: Pa
     with pytest.raises(TableNotFoundError):
         lake.import_table(source, resume=True)
     lake.import_table(source)
-    with pytest.raises(TableExistsError, match="is at .*another name"):
+    with pytest.raises(TableExistsError, match=r"is at .*another name"):
         lake.import_table(tmp_path, "t", resume=True)
     log = source / "_delta_log"
     log.rename(source / "away")
@@ -250,7 +260,7 @@ def test_resume_when_the_log_has_been_cleaned_past_us(lake: Lake, source: Path) 
     deltalake.DeltaTable(source).create_checkpoint()
     for v in range(4):
         (source / "_delta_log" / f"{v:020d}.json").unlink()
-    with pytest.raises(LogCorruptError, match="version 2 of the log .*cleaned up: force=True"):
+    with pytest.raises(LogCorruptError, match=r"version 2 of the log .*cleaned up: force=True"):
         lake.import_table(source, resume=True)
     assert lake.import_table(source, force=True).versions == (4, 4)
     assert ids(lake) == theirs(source)
@@ -258,7 +268,7 @@ def test_resume_when_the_log_has_been_cleaned_past_us(lake: Lake, source: Path) 
 
 def test_names_and_places_are_taken_once(lake: Lake, source: Path) -> None:
     lake.import_table(source)
-    with pytest.raises(TableExistsError, match="resume=True.*force=True"):
+    with pytest.raises(TableExistsError, match=r"resume=True.*force=True"):
         lake.import_table(source)
     with pytest.raises(TableExistsError, match="is in this lake already, as table 't'"):
         lake.import_table(source, "u")
@@ -519,9 +529,18 @@ UNKNOWN = [
     {"frobnicate": {"everything": [True, 1.5, "ü"]}},
     {"txn": {"appId": "a", "version": 1, "lastUpdated": 5, "flavour": "x"}},
     {"txn": {"nobody": 1}},
-    {"domainMetadata": {"domain": "d", "configuration": "{\"a\":1}", "removed": False, "note": 1}},
-    {"cdc": {"path": "_change_data/c.parquet", "partitionValues": {}, "size": 5, "dataChange": False, "tags": {"a": "b"}, "q": 1}},
-]  # fmt: skip
+    {"domainMetadata": {"domain": "d", "configuration": '{"a":1}', "removed": False, "note": 1}},
+    {
+        "cdc": {
+            "path": "_change_data/c.parquet",
+            "partitionValues": {},
+            "size": 5,
+            "dataChange": False,
+            "tags": {"a": "b"},
+            "q": 1,
+        }
+    },
+]
 
 
 def test_every_action_comes_back(lake: Lake, tmp_path: Path) -> None:
@@ -579,8 +598,10 @@ def test_an_exported_log_begins_with_its_checkpoint(lake: Lake, source: Path, tm
     for file in source.glob("*.parquet"):
         shutil.copy(file, copy)
     assert sorted(p.name for p in (copy / "_delta_log").iterdir()) == [
-        f"{3:020d}.checkpoint.parquet", f"{4:020d}.json", "_last_checkpoint",
-    ]  # fmt: skip
+        f"{3:020d}.checkpoint.parquet",
+        f"{4:020d}.json",
+        "_last_checkpoint",
+    ]
     assert [theirs(copy, v) for v in (3, 4)] == [theirs(source, v) for v in (3, 4)]
 
     def adds(root: Path) -> list[tuple[Any, ...]]:

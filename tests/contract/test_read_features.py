@@ -35,7 +35,7 @@ def changes(lake: Lake, *versions: int) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def vectors(tmp_path: Path) -> Path:
-    """One file, six rows: version 1 hides 1 and 4 (inline), version 2 hides 5 as well (in a file); a second file from version 2."""
+    """One file, six rows: version 1 hides 1 and 4 (inline), version 2 hides 5 too (in a file), and adds a second file."""
     path = tmp_path / "t"
     first = h.add(path, "a.parquet", ROWS)
     inline = {"add": {**first["add"], "deletionVector": h.inline_vector([1, 4])}}
@@ -106,8 +106,13 @@ def test_mapped_columns_at_every_depth(lake: Lake, tmp_path: Path, mode: str) ->
         h.field("day", "string", physical="col-2", mapped_id=2),
         h.field("s", inner, physical="col-3", mapped_id=3),
         h.field("l", {"type": "array", "elementType": inner, "containsNull": True}, physical="col-4", mapped_id=4),
-        h.field("m", {"type": "map", "keyType": "string", "valueType": inner, "valueContainsNull": True}, physical="col-7", mapped_id=7),
-    ]  # fmt: skip
+        h.field(
+            "m",
+            {"type": "map", "keyType": "string", "valueType": inner, "valueContainsNull": True},
+            physical="col-7",
+            mapped_id=7,
+        ),
+    ]
     stored = pa.struct(
         [
             pa.field("p-x", pa.int64(), metadata={"PARQUET:field_id": "5"}),
@@ -116,17 +121,22 @@ def test_mapped_columns_at_every_depth(lake: Lake, tmp_path: Path, mode: str) ->
     )
     one = {"p-x": 1, "p-y": "a"}
     columns = {
-        "col-1": (pa.int64(), [1, 2], 1), "col-3": (stored, [one, None], 3), "col-4": (pa.list_(stored), [[one, None], None], 4),
+        "col-1": (pa.int64(), [1, 2], 1),
+        "col-3": (stored, [one, None], 3),
+        "col-4": (pa.list_(stored), [[one, None], None], 4),
         "col-7": (pa.map_(pa.string(), stored), [[("k", one)], []], 7),
-    }  # fmt: skip
+    }
     schema = pa.schema([pa.field(n, t, metadata={"PARQUET:field_id": str(i)}) for n, (t, _, i) in columns.items()])
     rows = pa.table([pa.array(v, t) for t, v, _ in columns.values()], schema=schema)
     stats = json.dumps({"numRecords": 2, "minValues": {"col-1": 1}, "maxValues": {"col-1": 2}, "nullCount": {"col-1": 0}})
     h.commit(
-        path, 0, h.protocol(2, 5), h.metadata(*fields, partition_by=["day"], columnMapping__mode=mode),
+        path,
+        0,
+        h.protocol(2, 5),
+        h.metadata(*fields, partition_by=["day"], columnMapping__mode=mode),
         h.add(path, "ab/one.parquet", rows, partition={"col-2": "mon"}, stats=stats),
         h.add(path, "cd/two.parquet", rows, partition={"col-2": None}, stats=stats),
-    )  # fmt: skip
+    )
     lake.import_table(path)
     full = {"x": 1, "y z": "a"}
     found = lake.sql("SELECT id, day, s, l, m FROM t ORDER BY day, id").fetchall()
@@ -148,13 +158,23 @@ def test_widened_types(lake: Lake, tmp_path: Path) -> None:
         return h.field(name, new, **{"delta.typeChanges": [{"fromType": old, "toType": new}]})
 
     fields = [
-        widened("a", "integer", "long"), widened("b", "float", "double"), widened("c", "integer", "double"), widened("d", "date", "timestamp_ntz"),
-        widened("e", "decimal(5,2)", "decimal(12,4)"), widened("f", "byte", "decimal(12,1)"),
-    ]  # fmt: skip
-    old = pa.table({
-        "a": pa.array([7], pa.int32()), "b": pa.array([0.5], pa.float32()), "c": pa.array([3], pa.int32()),
-        "d": pa.array([dt.date(2024, 2, 29)]), "e": pa.array([Decimal("1.25")], pa.decimal128(5, 2)), "f": pa.array([4], pa.int32()),
-    })  # fmt: skip
+        widened("a", "integer", "long"),
+        widened("b", "float", "double"),
+        widened("c", "integer", "double"),
+        widened("d", "date", "timestamp_ntz"),
+        widened("e", "decimal(5,2)", "decimal(12,4)"),
+        widened("f", "byte", "decimal(12,1)"),
+    ]
+    old = pa.table(
+        {
+            "a": pa.array([7], pa.int32()),
+            "b": pa.array([0.5], pa.float32()),
+            "c": pa.array([3], pa.int32()),
+            "d": pa.array([dt.date(2024, 2, 29)]),
+            "e": pa.array([Decimal("1.25")], pa.decimal128(5, 2)),
+            "f": pa.array([4], pa.int32()),
+        }
+    )
     stats = {
         "numRecords": 1,
         "minValues": {"a": 7, "d": "2024-02-29", "e": 1.25, "c": 3},
@@ -188,13 +208,13 @@ FILES: dict[str, tuple[list[Any], dict[str, Any] | None]] = {
     "empty": (["m"], {}),
     "nulls": ([None, None], {"nullCount": {"s": 2}}),
     "wrong type": (["k"], {"minValues": {"s": 5}, "maxValues": {"s": [1]}}),
-}  # fmt: skip
+}
 
 
 def test_foreign_statistics_never_change_a_result(lake: Lake, tmp_path: Path) -> None:
     path = tmp_path / "t"
     adds = []
-    for n, (name, (values, stats)) in enumerate(FILES.items()):
+    for n, (values, stats) in enumerate(FILES.values()):
         rows = pa.table({"s": pa.array(values, pa.string()), "n": pa.array([float("nan") if n % 2 else float(n)] * len(values))})
         numbers = {"minValues": {"n": float(n)}, "maxValues": {"n": float(n)}} if n % 2 else {}  # NaN is not in anybody's maximum
         said = (
@@ -269,7 +289,7 @@ def test_changes_are_what_delta_rs_says(lake: Lake, tmp_path: Path) -> None:
         columns = ["id", "name", "_change_type", "_commit_version"]
         theirs = sorted(map(tuple, (row.values() for row in wanted.select(columns).to_pylist())))
         assert sorted(lake.table("t").changes(first, last).project(", ".join(columns)).fetchall()) == theirs
-    times = {v: t for v, t in lake.table("t").changes().project("_commit_version, epoch_ms(_commit_timestamp)").fetchall()}
+    times = dict(lake.table("t").changes().project("_commit_version, epoch_ms(_commit_timestamp)").fetchall())
     assert times == {r["version"]: round(r["timestamp"].timestamp() * 1000) for r in lake.table("t").history()}
     at = lake.table("t").history()[1]["timestamp"]
     assert {v for (v,) in lake.table("t").changes(from_timestamp=at).project("_commit_version").fetchall()} == {2, 3}
