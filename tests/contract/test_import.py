@@ -109,7 +109,7 @@ def test_history_is_the_logs_own(lake: Lake, source: Path) -> None:
     for ours, other in zip(lake.table("t").history(), deltalake.DeltaTable(source).history(), strict=True):
         assert ours["version"] == other["version"]
         assert ours["operation"] == other["operation"]
-        assert round(ours["timestamp"].timestamp() * 1000) == other["timestamp"]
+        assert ours["timestamp"] == other["timestamp"]
         assert ours["engine_info"] == other["engineInfo"]
     assert lake.table("t").as_of(2).history()[0]["operation_parameters"]["mode"] == "Append"
 
@@ -134,7 +134,7 @@ def test_times_rise_with_versions_whatever_the_log_says(lake: Lake, tmp_path: Pa
     h.commit(path, 4, {"txn": {"appId": "a", "version": 1}})
     os.utime(path / "_delta_log" / f"{4:020d}.json", ns=(10**16, 10**16))
     lake.import_table(path)
-    times = [round(row["timestamp"].timestamp() * 1000) for row in reversed(lake.table("t").history())]
+    times = [ms for (ms,) in lake.catalog.fetch("SELECT commit_ms FROM dl_table_versions ORDER BY version")]
     assert times == [5_000, 5_001, 5_002, 7_000, 10**10]
     at = lake.table("t").as_of(timestamp=dt.datetime.fromtimestamp(6, dt.UTC))
     assert at.version() == 2
@@ -581,9 +581,7 @@ def test_an_exported_log_is_the_table(lake: Lake, source: Path, tmp_path: Path) 
         assert theirs(copy, v) == theirs(source, v)
         name = f"_delta_log/{v:020d}.json"
         assert same_actions((source / name).read_bytes(), (copy / name).read_bytes())
-        assert (copy / name).stat().st_mtime_ns // 10**6 == round(
-            lake.table("t").as_of(v).history()[0]["timestamp"].timestamp() * 1000
-        )
+        assert (copy / name).stat().st_mtime_ns // 10**6 == lake.table("t").as_of(v).history()[0]["timestamp"]
     with pytest.raises(MirrorError, match="holds a _delta_log already"):
         lake.mirror.export("t", copy)
 

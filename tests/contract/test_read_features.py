@@ -290,8 +290,8 @@ def test_changes_are_what_delta_rs_says(lake: Lake, tmp_path: Path) -> None:
         theirs = sorted(map(tuple, (row.values() for row in wanted.select(columns).to_pylist())))
         assert sorted(lake.table("t").changes(first, last).project(", ".join(columns)).fetchall()) == theirs
     times = dict(lake.table("t").changes().project("_commit_version, epoch_ms(_commit_timestamp)").fetchall())
-    assert times == {r["version"]: round(r["timestamp"].timestamp() * 1000) for r in lake.table("t").history()}
-    at = lake.table("t").history()[1]["timestamp"]
+    assert times == {r["version"]: r["timestamp"] for r in lake.table("t").history()}
+    at = dt.datetime.fromtimestamp(lake.table("t").history()[1]["timestamp"] / 1000, dt.UTC)
     assert {v for (v,) in lake.table("t").changes(from_timestamp=at).project("_commit_version").fetchall()} == {2, 3}
     with pytest.raises(VersionNotFoundError):
         lake.table("t").changes(4)
