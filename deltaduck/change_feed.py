@@ -21,14 +21,18 @@ from deltaduck.snapshot import Snapshot
 COLUMNS = ("_change_type", "_commit_version", "_commit_timestamp")
 
 
-def changes_sql(connection: Any, catalog: Catalog, snapshot: Snapshot, first: int) -> str:
+def changes_sql(connection: Any, catalog: Catalog, snapshot: Snapshot, first: int | None) -> str:
     """A query for the changes from version `first` up to the snapshot's, with the snapshot's columns and COLUMNS.
 
+    first: None for the oldest version whose own actions are known.
     _change_type is insert, delete, update_preimage or update_postimage; _commit_timestamp is in UTC.
     VersionNotFoundError where the log of those versions is not known.
     """
-    scope = {"table_id": snapshot.table_id, "first": first, "last": snapshot.version}
     ((oldest,),) = catalog.rows("oldest_commit", table_id=snapshot.table_id)
+    if oldest is None:
+        raise VersionNotFoundError(f"table {snapshot.name!r} is known only as its checkpoint says it is now: it has no changes")
+    first = oldest if first is None else first
+    scope = {"table_id": snapshot.table_id, "first": first, "last": snapshot.version}
     if first < oldest or first > snapshot.version:
         raise VersionNotFoundError(
             f"table {snapshot.name!r} knows its changes from version {oldest} to {snapshot.latest}, "

@@ -25,7 +25,7 @@ from deltaduck.protocol import log
 from deltaduck.protocol.schema import to_json
 from deltaduck.snapshot import Snapshot
 
-KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc", "remove", "add", "add_rich")
+KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc", "remove", "add", "add_rich", "other")
 FEW_FILES = 64  # whose rows are kept until they are published: more are read back
 
 

@@ -9,7 +9,7 @@ import atexit
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -47,27 +47,28 @@ def of(location: str, files: pa.Table) -> str | None:
 def between(location: str, before: pa.Table, after: pa.Table) -> str:
     """The same, of the rows that files hide in `after` and did not hide in `before`: the same files in the same order."""
     pairs = zip(vectors(location, before), vectors(location, after), strict=True)
-    return _write(np.arange(before.num_rows), [np.setdiff1d(new, old, assume_unique=True) for old, new in pairs])
+    return _write(np.arange(before.num_rows), (np.setdiff1d(new, old, assume_unique=True) for old, new in pairs))
 
 
-def vectors(location: str, files: pa.Table) -> list[Any]:
+def vectors(location: str, files: pa.Table) -> Iterator[Any]:
     """The deleted rows of each file, as arrays."""
     contents: dict[str, bytes] = {}
-    return [_rows(location, row, contents) for row in files.select(COLUMNS).to_pylist()]
+    return (_rows(location, row, contents) for row in files.select(COLUMNS).to_pylist())
 
 
-def _write(places: Any, rows: list[Any]) -> str:
-    table = pa.table(
-        {
-            "dl_file": np.repeat(places.astype(np.uint64), [len(numbers) for numbers in rows]),
-            "dl_row": np.concatenate(rows).astype(np.int64),
-        }
-    )
+def _write(places: Any, rows: Iterable[Any]) -> str:
+    """Store the rows of one file after another: only one file's are in memory."""
     name = f"{_directory()}/{uuid.uuid4().hex}.parquet"
-    pq.write_table(table, name)
+    with pq.ParquetWriter(name, SCHEMA) as out:
+        for place, numbers in zip(places.tolist(), rows, strict=True):
+            for start in range(0, len(numbers), CHUNK):
+                some = numbers[start : start + CHUNK].view(np.int64)
+                out.write_table(pa.table([pa.repeat(pa.scalar(place, pa.uint64()), len(some)), some], schema=SCHEMA))
     return name
 
 
+SCHEMA = pa.schema({"dl_file": pa.uint64(), "dl_row": pa.int64()})
+CHUNK = 1 << 20
 COLUMNS = ["dv_storage_type", "dv_path_or_inline_dv", "dv_offset", "dv_size_in_bytes", "dv_cardinality"]
 
 

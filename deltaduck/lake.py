@@ -293,15 +293,12 @@ class Lake:
     def changes_sql(self, name: str, first: int | None, last: int | None) -> str:
         """A query for the change data feed of a table."""
         with self.at_one_point():
-            snapshot = self.snapshot(name, last)
-            if first is None:
-                ((first,),) = self.catalog.rows("oldest_commit", table_id=snapshot.table_id)
-            return change_feed.changes_sql(self.con.cursor(), self.catalog, snapshot, first)
+            return change_feed.changes_sql(self.con.cursor(), self.catalog, self.snapshot(name, last), first)
 
     def compile(self, snapshot: Snapshot, where: exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
         if where is None:
             return Condition()
-        columns = snapshots.skip_columns(self.catalog, snapshot)
+        columns = snapshots.by_name(snapshots.skip_columns(self.catalog, snapshot), snapshot)
         return predicates.compile_condition(where, columns, self.evaluate, qualifiers)
 
     @contextlib.contextmanager

@@ -75,7 +75,7 @@ def values_sql(columns: Sequence[SkipColumn], source: str, keep: str) -> str:
     items = ", ".join([keep, 's."numRecords" AS num_records', *stats.skip_row(columns)])
     return (
         f"SELECT {items} FROM ("
-        f"SELECT *, from_json(stats, {literal(stats.stats_structure(columns))}) AS s, "
+        f"SELECT *, from_json(CASE WHEN json_valid(stats) THEN stats END, {literal(stats.stats_structure(columns))}) AS s, "
         f"from_json(partition_values, {literal(stats.partition_structure(columns))}) AS p FROM {source})"
     )
 

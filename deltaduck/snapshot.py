@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from deltaduck.catalog import Catalog
 from deltaduck.errors import LogCorruptError, TableNotFoundError, VersionNotFoundError
 from deltaduck.predicate import Condition
 from deltaduck.protocol.features import Protocol, check_readable
-from deltaduck.protocol.schema import Struct, check_type_changes, parse_schema, unmapped
+from deltaduck.protocol.schema import Struct, check_type_changes, logical_leaves, parse_schema, unmapped
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.protocol.stats import skip_columns as wanted_skip_columns
 
@@ -183,6 +183,14 @@ def skip_columns(catalog: Catalog, snapshot: Snapshot) -> list[SkipColumn]:
         wanted = wanted_skip_columns(snapshot.schema, snapshot.partition_columns, snapshot.configuration)
         found = catalog.definitions[key] = [held[column] for column in wanted if column in held]
     return list(found)
+
+
+def by_name(columns: Sequence[SkipColumn], snapshot: Snapshot) -> list[SkipColumn]:
+    """Columns of the skip index under the names that a predicate uses: the index has those of the data files."""
+    if not snapshot.is_mapped:
+        return list(columns)
+    names = dict(logical_leaves(snapshot.schema))
+    return [replace(c, path=names[c.path]) for c in columns if c.path in names]
 
 
 def all_skip_columns(catalog: Catalog, snapshot: Snapshot) -> list[SkipColumn]:

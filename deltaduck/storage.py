@@ -111,6 +111,15 @@ def replace(root: str, path: str, data: bytes) -> None:
         os.replace(hidden, target)
 
 
+def write_new(root: str, files: Sequence[tuple[str, bytes, int]]) -> None:
+    """Write (path, content, modified in ms) where nothing is yet; not durable: for copies."""
+    for path, data, modified_ms in files:
+        with _translated(root, path, "write"):
+            with open(os.path.join(root, path), "xb") as out:
+                out.write(data)
+            os.utime(out.name, ns=(modified_ms * 1_000_000, modified_ms * 1_000_000))
+
+
 def scratch(root: str) -> str:
     """A path in the log directory for a file under construction, invisible to readers."""
     return _hidden(os.path.join(root, "_delta_log", "checkpoint"))

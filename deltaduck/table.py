@@ -331,7 +331,11 @@ class DeltaTable:
             to_version = snapshots.version_at(self._lake.catalog, self.name, to_timestamp)
         if from_timestamp is not None:
             from_version = snapshots.version_from(self._lake.catalog, self.name, from_timestamp)
-        return self._lake.con.sql(self._lake.changes_sql(self.name, from_version, to_version))
+        query = self._lake.changes_sql(self.name, from_version, to_version)
+        try:
+            return self._lake.con.sql(query)
+        except duckdb.Error as e:
+            raise parquet.translate(e, self._snapshot().location) from e
 
     # --- other versions, other rows
 

@@ -210,7 +210,7 @@ class Transaction:
         change = self._changes.get(snapshot.name.lower())
         staged = change is not None and change.after is snapshot
         columns = change.skip if change is not None and staged else snapshots.skip_columns(self.lake.catalog, snapshot)
-        return predicates.compile_condition(where, columns, self.lake.evaluate, qualifiers)
+        return predicates.compile_condition(where, snapshots.by_name(columns, snapshot), self.lake.evaluate, qualifiers)
 
     def condition(self, change: Change, where: str | exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
         """The files of a table under change in which a row could match."""

@@ -27,7 +27,7 @@ from deltaduck.listing import size_text
 from deltaduck.operations.create import check_table_name
 from deltaduck.protocol import stats
 from deltaduck.protocol.features import Protocol, check_readable
-from deltaduck.protocol.schema import Struct
+from deltaduck.protocol.schema import Struct, to_duckdb
 from deltaduck.snapshot import Snapshot
 
 log = logging.getLogger("deltaduck.importer")
@@ -133,7 +133,8 @@ class _Job:
         finally:
             con.close()
         checkpoint = segment.base if segment.base >= 0 else None
-        return Imported(self.name, self.location, (segment.first, segment.latest), count, size, checkpoint, self.warnings)
+        first = self.resumed.version + 1 if self.resumed else segment.first
+        return Imported(self.name, self.location, (first, segment.latest), count, size, checkpoint, self.warnings)
 
     def remaining(self, found: Segment, resumed: Snapshot) -> Segment | None:
         """The commits after the version that the catalog has; None when there are none."""
@@ -164,6 +165,7 @@ class _Job:
         check_readable(after.protocol, self.name)
         for row in metadata.slice(max(metadata.num_rows - 1, 0)).to_pylist():
             after = replace(after, metadata_version=row["version"], **snapshots.parse_metadata(row))
+        to_duckdb(after.schema)  # refuses types that cannot be read
         return replace(after, name=self.name, location=self.location, version=segment.latest, latest=segment.latest)
 
     def _load(self, con: Any, segment: Segment, after: Snapshot) -> int:

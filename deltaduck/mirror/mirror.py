@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from deltaduck.errors import CatalogError, DeltaduckError, MirrorError, TableNot
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror import cleanup
 from deltaduck.mirror.checkpoint import write_checkpoint
+from deltaduck.mirror.export import export_log
 from deltaduck.mirror.publish import publish_commit
 from deltaduck.mirror.verify import Verification, verify_table
 from deltaduck.protocol import log as names
@@ -119,6 +121,15 @@ class Mirror:
             self.flush()
             names = [row[0] for row in self._catalog.rows("list_tables")] if table is None else [table]
             return sum(cleanup.clean_up(self._catalog, snapshots.load(self._catalog, name), now_ms()) for name in names)
+
+    def export(self, table: str, directory: str | os.PathLike[str]) -> int:
+        """Write all that the catalog knows of a table's log into `directory`/_delta_log; how many versions.
+
+        Beside a copy of the data files it is the table, with its history. Where that begins with a checkpoint, so does the log.
+        MirrorError when `directory` holds a log already.
+        """
+        snapshot = snapshots.load(self._catalog, table)
+        return export_log(self._catalog, self._engine(), snapshot, os.fspath(directory))
 
     def _reconcile_table(self, table_id: int) -> tuple[int, str | None]:
         """(versions published, why it stopped) for what a table owes, oldest first."""

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
 
 from deltaduck import statements, storage
 from deltaduck.catalog import Catalog, scratch
 from deltaduck.commit import KINDS, Committed
 from deltaduck.protocol import log
+
+WHOLE_COMMITS = (  # SQL for the engine, over what log_lines answers
+    "SELECT version, string_agg(line || chr(10), '' ORDER BY action_order) AS content FROM dl_log_lines_wanted GROUP BY version"
+)
+
+
+def log_lines(catalog: Catalog, table_id: int, first: int = 0, last: int = 2**62) -> pa.Table:
+    """version, action_order and line of the commits of many versions."""
+    lines = " UNION ALL ".join(
+        f"SELECT version, action_order, line FROM ({catalog.sql('line_' + kind)}) of_{kind} "
+        "WHERE table_id = :table_id AND version BETWEEN :first AND :last"
+        for kind in KINDS
+    )
+    return catalog.fetch_arrow(lines, {"table_id": table_id, "first": first, "last": last})
 
 
 def commit_bytes(catalog: Catalog, table_id: int, version: int, kinds: Sequence[str] = KINDS) -> bytes:
@@ -43,10 +60,25 @@ def publish_commit(catalog: Catalog, c: Committed) -> bool:
 
 
 def same_actions(a: bytes, b: bytes) -> bool:
-    """Are two JSON commits the same actions in the same order?"""
+    """Are two JSON commits the same actions in the same order? A member that is null says as much as none."""
     if a == b:
         return True
     try:
-        return [json.loads(x) for x in a.splitlines() if x] == [json.loads(x) for x in b.splitlines() if x]
+        return _actions(a) == _actions(b)
     except ValueError:
         return False
+
+
+def _actions(commit: bytes) -> list[tuple[str, Any]]:
+    """(kind, body) of each action; members that are null left out, but for those of maps, where null is a value."""
+    found = [(kind, body) for line in commit.splitlines() if line.strip() for kind, body in json.loads(line).items()]
+    return [(kind, _without_nulls(body)) for kind, body in found if body is not None]
+
+
+def _without_nulls(body: Any) -> Any:
+    if not isinstance(body, dict):
+        return body
+    return {k: v if k in _MAPS else _without_nulls(v) for k, v in body.items() if v is not None}
+
+
+_MAPS = ("partitionValues", "tags", "configuration", "options", "operationParameters", "operationMetrics")

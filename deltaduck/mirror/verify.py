@@ -10,8 +10,7 @@ import duckdb
 
 from deltaduck import storage
 from deltaduck.catalog import Catalog
-from deltaduck.commit import KINDS
-from deltaduck.mirror.publish import same_actions
+from deltaduck.mirror.publish import WHOLE_COMMITS, log_lines, same_actions
 from deltaduck.protocol import log
 from deltaduck.protocol.schema import literal
 from deltaduck.snapshot import Snapshot
@@ -39,27 +38,21 @@ def verify_table(catalog: Catalog, engine: Any, snapshot: Snapshot) -> Verificat
     """Compare every JSON commit up to the snapshot's version, and the newest checkpoint."""
     owed = catalog.rows("mirrored_versions", table_id=snapshot.table_id)
     problems = [f"version {v} is {status}" for v, status, _, _ in owed if status in ("PENDING", "DIVERGED")]
-    problems += _compare_commits(catalog, engine, snapshot, [v for v, status, _, _ in owed if status == "SUCCESS"])
+    published = [v for v, status, _, _ in owed if status == "SUCCESS"]
+    problems += _compare_commits(catalog, engine, snapshot, published, since=owed[0][0])
     checkpoints = [v for v, status, is_checkpoint, _ in owed if is_checkpoint and status == "SUCCESS"]
     newest = max(checkpoints, default=None)
     if newest is not None:
         problems += _compare_checkpoint(catalog, engine, snapshot, newest)
-    return Verification(snapshot.name, len(owed), newest, problems)
+    return Verification(snapshot.name, len(published), newest, problems)
 
 
-def _compare_commits(catalog: Catalog, engine: Any, snapshot: Snapshot, published: list[int]) -> list[str]:
-    if not published:
-        return []
-    lines = " UNION ALL ".join(
-        f"SELECT version, action_order, line FROM ({catalog.sql('line_' + k)}) of_{k} WHERE table_id = :t" for k in KINDS
-    )
-    engine.register("dl_log_lines_wanted", catalog.fetch_arrow(lines, {"t": snapshot.table_id}))
+def _compare_commits(catalog: Catalog, engine: Any, snapshot: Snapshot, published: list[int], since: int) -> list[str]:
+    """since: the oldest version that the catalog has; what the log holds of older ones is not in question."""
+    engine.register("dl_log_lines_wanted", log_lines(catalog, snapshot.table_id))
     folder = snapshot.location.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
     query = f"""
-        WITH wanted AS (
-            SELECT version, string_agg(line || chr(10), '' ORDER BY action_order) AS content
-            FROM dl_log_lines_wanted GROUP BY version
-        ), found AS (
+        WITH wanted AS ({WHOLE_COMMITS}), found AS (
             SELECT CAST(regexp_extract(filename, '([0-9]{{20}})\\.json$', 1) AS BIGINT) AS version, content
             FROM read_text({literal(folder + "/_delta_log/*.json")}) WHERE regexp_matches(filename, '/[0-9]{{20}}\\.json$')
         )
@@ -74,7 +67,7 @@ def _compare_commits(catalog: Catalog, engine: Any, snapshot: Snapshot, publishe
     for version, wanted, found in differing:
         if found is None and version in known:
             problems.append(f"{log.commit_file(version)} is missing")
-        elif wanted is None:
+        elif wanted is None and version > since:
             problems.append(f"{log.commit_file(version)} was written by somebody else")
         elif version in known and not same_actions(wanted.encode(), (found or "").encode()):
             problems.append(f"{log.commit_file(version)} differs from the catalog")

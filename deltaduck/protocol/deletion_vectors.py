@@ -20,7 +20,9 @@ from pyroaring import BitMap64
 from deltaduck.errors import LogCorruptError
 
 MAGIC = 1681511377
-MOST_ROWS = 2**31
+NATIVE_MAGIC = 1681511376  # what the protocol's own example has
+MOST_ROWS = 2**28  # deleted from one file: a few bytes may stand for more than memory holds
+EMPTY = struct.pack("<II", 12346, 0)  # a 32-bit bitmap of nothing
 _Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 _DIGITS = np.full(256, 255, np.uint8)
 _DIGITS[np.frombuffer(_Z85, np.uint8)] = np.arange(85)
@@ -68,7 +70,11 @@ class DeletionVector:
             if size != self.size_in_bytes or zlib.crc32(data) != checksum:
                 raise LogCorruptError(f"the deletion vector at byte {start} of {self.path} is damaged: its checksum differs")
         bitmap = _bitmap(data)
-        if len(bitmap) != self.cardinality or self.cardinality > MOST_ROWS:  # a few bytes may stand for more than memory holds
+        if len(bitmap) > MOST_ROWS:
+            raise LogCorruptError(
+                f"a deletion vector hides {len(bitmap):,} rows of one file; {MOST_ROWS:,} is the most that is read"
+            )
+        if len(bitmap) != self.cardinality:
             raise LogCorruptError(f"a deletion vector holds {len(bitmap)} rows, and the log says {self.cardinality}")
         return np.frombuffer(bitmap.to_array(), np.uint64)
 
@@ -80,6 +86,7 @@ def z85_decode(text: str) -> bytes:
     group begins with "#".
     """
     padding = len(text[-5:]) - len(text[-5:].lstrip("#"))
+    padding = padding if padding < 4 else 0
     text = text[: len(text) - 5] + "0" * padding + text[-5:][padding:] if padding else text
     digits = _DIGITS[np.frombuffer(text.encode("latin-1", "replace"), np.uint8)].astype(np.uint64)
     if len(digits) % 5 or (digits == 255).any():
@@ -99,13 +106,28 @@ def z85_encode(data: bytes) -> str:
 
 
 def _bitmap(data: bytes) -> BitMap64:
-    """A serialized bitmap: the magic number, and a portable 64-bit Roaring bitmap."""
-    if len(data) < 12 or struct.unpack_from("<I", data)[0] != MAGIC:
-        raise LogCorruptError("a deletion vector does not begin with its magic number")
+    """A serialized bitmap: the magic number, and a portable 64-bit Roaring bitmap, or an array of 32-bit ones."""
     try:
-        return BitMap64.deserialize(data[4:])
-    except (ValueError, MemoryError) as e:
+        if len(data) >= 12 and struct.unpack_from("<I", data)[0] == MAGIC:
+            return BitMap64.deserialize(data[4:])
+        for order in "<>":
+            if len(data) >= 8 and struct.unpack_from(f"{order}I", data)[0] == NATIVE_MAGIC:
+                return BitMap64.deserialize(_portable(data, order))
+        raise LogCorruptError("a deletion vector does not begin with its magic number")
+    except (ValueError, IndexError, MemoryError, struct.error) as e:
         raise LogCorruptError(f"a deletion vector is no Roaring bitmap: {e}") from e
+
+
+def _portable(data: bytes, order: str) -> bytes:
+    """The portable form of an array of 32-bit bitmaps: their number, then the size and the bitmap of each."""
+    (count,) = struct.unpack_from(f"{order}I", data, 4)
+    at, parts = 8, []
+    for key in range(count):
+        (size,) = struct.unpack_from(f"{order}I", data, at)
+        if (part := data[at + 4 : at + 4 + size]) != EMPTY:
+            parts.append(struct.pack("<I", key) + part)
+        at += 4 + size
+    return struct.pack("<Q", len(parts)) + b"".join(parts)
 
 
 def serialize(rows: npt.NDArray[np.uint64]) -> bytes:

@@ -104,7 +104,10 @@ def decimal_of(type_name: str) -> tuple[int, int] | None:
 def parse_schema(text: str) -> Struct:
     """Read a ``schemaString``; LogCorruptError when it is not one."""
     try:
-        parsed = _parse(json.loads(text), 0)
+        tree = json.loads(text)
+        if "\\u" in text:  # half of a surrogate pair is no text, and would break whoever takes it for a name
+            json.dumps(tree, ensure_ascii=False).encode()
+        parsed = _parse(tree, 0)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise LogCorruptError(f"the schema in the log cannot be read: {type(e).__name__}: {e}") from e
     if not isinstance(parsed, Struct):
@@ -331,7 +334,10 @@ def check_type_changes(type_: DataType) -> None:
         case Struct(fields):
             for f in fields:
                 check_type_changes(f.type)
-                for change in f.metadata.get("delta.typeChanges") or ():
+                changes = f.metadata.get("delta.typeChanges") or ()
+                if not isinstance(changes, list | tuple) or not all(isinstance(change, Mapping) for change in changes):
+                    raise LogCorruptError(f"the type changes of column {f.name!r} cannot be read")
+                for change in changes:
                     if not widens(str(change.get("fromType")), str(change.get("toType"))):
                         raise UnsupportedFeatureError(
                             f"column {f.name!r} changed from {change.get('fromType')} to {change.get('toType')}, which is no "
@@ -342,6 +348,18 @@ def check_type_changes(type_: DataType) -> None:
         case Map(key, value, _):
             check_type_changes(key)
             check_type_changes(value)
+
+
+def logical_leaves(
+    schema: Struct, physical: tuple[str, ...] = (), logical: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """(physical path, path by the schema's own names) of every leaf column."""
+    for f in schema:
+        stored, named = (*physical, f.physical_name), (*logical, f.name)
+        if isinstance(f.type, Struct):
+            yield from logical_leaves(f.type, stored, named)
+        else:
+            yield stored, named
 
 
 def leaves(schema: Struct, parents: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], DataType]]:

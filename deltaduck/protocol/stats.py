@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -78,7 +79,8 @@ def indexed_leaves(
     if named := configuration.get("delta.dataSkippingStatsColumns"):
         wanted = [tuple(part.strip().strip("`").split(".")) for part in named.split(",")]
         return [(path, t) for path, t in data if any(path[: len(w)] == w for w in wanted)]
-    count = int(configuration.get("delta.dataSkippingNumIndexedCols", "32"))
+    number = configuration.get("delta.dataSkippingNumIndexedCols", "32")
+    count = int(number) if re.fullmatch(r"-?\d{1,9}", number) else 32
     return list(data if count < 0 else islice(data, count))
 
 
@@ -246,6 +248,8 @@ def _index_values(c: SkipColumn) -> list[tuple[str, str]]:
     upper = _index_value(high, c.type)
     if c.type in ("float", "double"):  # only our own files are known to have no NaN above their maximum
         upper = f"CASE WHEN exact_max THEN {upper} END"
+    if c.type == "string":  # nor to have a long maximum that was not merely cut
+        upper = f"CASE WHEN exact_max OR length({upper}) < {MAX_STRING} THEN {upper} ELSE {upper} || chr({ord(HIGHEST)}) END"
     return [(c.min, _index_value(low, c.type)), (c.max, upper), (c.nulls, f's."nullCount".{path}')]
 
 

@@ -1,5 +1,6 @@
 -- The JSON of each action, from its row: what the mirror publishes. Optional fields that are NULL are left out; json_quote(NULL)
 -- is NULL in some databases and 'null' in others.
+-- A deletionVector or format that has members of its own stands whole in extra, first of all.
 -- name: line_commit_info
 -- commitInfo
 SELECT table_id, version, action_order,
@@ -23,7 +24,8 @@ SELECT table_id, version, action_order,
     '{"metaData":{"id":' || json_quote(id)
     || CASE WHEN name IS NULL THEN '' ELSE ',"name":' || json_quote(name) END
     || CASE WHEN description IS NULL THEN '' ELSE ',"description":' || json_quote(description) END
-    || ',"format":{"provider":' || json_quote(format_provider) || ',"options":' || format_options || '}'
+    || CASE WHEN substr(extra, 1, 10) = '{"format":' THEN '' ELSE
+       ',"format":{"provider":' || json_quote(format_provider) || ',"options":' || format_options || '}' END
     || CASE WHEN schema_string IS NULL THEN '' ELSE ',"schemaString":' || json_quote(schema_string) END
     || ',"partitionColumns":' || partition_columns
     || coalesce(',"createdTime":' || created_time, '')
@@ -66,12 +68,13 @@ SELECT table_id, version, action_order,
     '{"remove":{"path":' || json_quote(path)
     || coalesce(',"deletionTimestamp":' || deletion_timestamp, '')
     || ',"dataChange":' || CASE WHEN data_change THEN 'true' ELSE 'false' END
-    || coalesce(',"extendedFileMetadata":' || CASE WHEN extended_file_metadata THEN 'true' ELSE 'false' END, '')
+    || CASE WHEN extended_file_metadata THEN ',"extendedFileMetadata":true'
+       WHEN NOT extended_file_metadata THEN ',"extendedFileMetadata":false' ELSE '' END
     || coalesce(',"partitionValues":' || partition_values, '')
     || coalesce(',"size":' || size, '')
     || CASE WHEN stats IS NULL THEN '' ELSE ',"stats":' || json_quote(stats) END
     || coalesce(',"tags":' || tags, '')
-    || CASE WHEN dv_storage_type IS NULL THEN '' ELSE
+    || CASE WHEN dv_storage_type IS NULL OR substr(extra, 1, 18) = '{"deletionVector":' THEN '' ELSE
        ',"deletionVector":{"storageType":' || json_quote(dv_storage_type)
        || ',"pathOrInlineDv":' || json_quote(dv_path_or_inline_dv)
        || coalesce(',"offset":' || dv_offset, '')
@@ -103,7 +106,7 @@ SELECT table_id, version, action_order,
     || ',"dataChange":' || CASE WHEN data_change THEN 'true' ELSE 'false' END
     || CASE WHEN stats IS NULL THEN '' ELSE ',"stats":' || json_quote(stats) END
     || coalesce(',"tags":' || tags, '')
-    || CASE WHEN dv_storage_type IS NULL THEN '' ELSE
+    || CASE WHEN dv_storage_type IS NULL OR substr(extra, 1, 18) = '{"deletionVector":' THEN '' ELSE
        ',"deletionVector":{"storageType":' || json_quote(dv_storage_type)
        || ',"pathOrInlineDv":' || json_quote(dv_path_or_inline_dv)
        || coalesce(',"offset":' || dv_offset, '')
@@ -116,3 +119,9 @@ SELECT table_id, version, action_order,
 FROM dl_add_files
 WHERE coalesce(tags, dv_storage_type, clustering_provider, extra) IS NOT NULL
    OR coalesce(base_row_id, default_row_commit_version) IS NOT NULL;
+
+-- name: line_other
+-- an action that an imported log held, word for word
+SELECT table_id, version, action_order,
+    '{' || json_quote(action_name) || ':' || action || '}' AS line
+FROM dl_other_actions;

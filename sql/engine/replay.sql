@@ -2,9 +2,11 @@
 -- relations derived from it have the columns of the catalog's tables.
 
 -- name: replay_extra
--- The members of an action that the catalog has no column for, as JSON; NULL without any.
-CREATE MACRO dl_extra(body, known) AS nullif('{' || array_to_string(list_transform(
-    list_filter(json_keys(body), lambda k: NOT list_contains(known, k) AND json_type(body, dl_member(k)) <> 'NULL'),
+-- The members of an action that the catalog has no column for, as JSON; NULL without any. A member that is an object (nested)
+-- stands there whole, first of all, when it has other members than those of inner.
+CREATE MACRO dl_extra(body, known, nested := '-', inner_known := []::VARCHAR[]) AS nullif('{' || array_to_string(list_transform(
+    list_concat(CASE WHEN NOT list_has_all(inner_known, coalesce(json_keys(body, dl_member(nested)), [])) THEN [nested] ELSE [] END,
+        list_filter(json_keys(body), lambda k: NOT list_contains(known, k) AND json_type(body, dl_member(k)) <> 'NULL')),
     lambda k: to_json(k) || ':' || json_extract(body, dl_member(k))), ',') || '}', '{}');
 
 -- name: replay_member
@@ -62,7 +64,8 @@ FROM (
         a."baseRowId" AS base_row_id, a."defaultRowCommitVersion" AS default_row_commit_version,
         a."clusteringProvider" AS clustering_provider,
         dl_extra(body, ['path', 'partitionValues', 'size', 'modificationTime', 'deletionTimestamp', 'dataChange', 'extendedFileMetadata',
-                        'stats', 'tags', 'deletionVector', 'baseRowId', 'defaultRowCommitVersion', 'clusteringProvider']) AS extra,
+                        'stats', 'tags', 'deletionVector', 'baseRowId', 'defaultRowCommitVersion', 'clusteringProvider'],
+                 nested := 'deletionVector', inner_known := ['storageType', 'pathOrInlineDv', 'offset', 'sizeInBytes', 'cardinality']) AS extra,
         dl_file_key(a.path, dl_dv_id(a."deletionVector")) AS file_key
     FROM (SELECT version, action_order, kind, body, from_json(body, '{"path":"VARCHAR","partitionValues":"JSON","size":"BIGINT",
             "modificationTime":"BIGINT","deletionTimestamp":"BIGINT","dataChange":"BOOLEAN","extendedFileMetadata":"BOOLEAN",
@@ -112,7 +115,8 @@ SELECT CAST(:table_id AS BIGINT) AS table_id, greatest(version, :base) AS versio
     coalesce(nullif(m.format.options, 'null'), '{}') AS format_options, m."schemaString" AS schema_string,
     coalesce(nullif(m."partitionColumns", 'null'), '[]') AS partition_columns, m."createdTime" AS created_time,
     coalesce(nullif(m.configuration, 'null'), '{}') AS configuration,
-    dl_extra(body, ['id', 'name', 'description', 'format', 'schemaString', 'partitionColumns', 'createdTime', 'configuration']) AS extra
+    dl_extra(body, ['id', 'name', 'description', 'format', 'schemaString', 'partitionColumns', 'createdTime', 'configuration'],
+             nested := 'format', inner_known := ['provider', 'options']) AS extra
 FROM (SELECT *, from_json(body, '{"id":"VARCHAR","name":"VARCHAR","description":"VARCHAR","format":{"provider":"VARCHAR","options":"JSON"},
         "schemaString":"VARCHAR","partitionColumns":"JSON","createdTime":"BIGINT","configuration":"JSON"}') AS m
       FROM dl_line WHERE kind = 'metaData')
@@ -156,10 +160,13 @@ FROM (SELECT *, from_json(body, '{"path":"VARCHAR","partitionValues":"JSON","siz
 WHERE c.path IS NOT NULL AND version > :base;
 
 -- name: replay_other_actions
--- Actions that the protocol does not know, or knows once per commit, word for word.
+-- Actions that the protocol does not know, knows once per commit, or knows with more than they have: word for word.
 SELECT CAST(:table_id AS BIGINT) AS table_id, version, action_order, kind AS action_name, body AS action
 FROM dl_line
 WHERE version > :base AND (kind NOT IN ('add', 'remove', 'metaData', 'protocol', 'txn', 'domainMetadata', 'cdc', 'commitInfo')
+    OR kind = 'txn' AND (body ->> '$.appId' IS NULL OR TRY_CAST(body ->> '$.version' AS BIGINT) IS NULL)
+    OR kind = 'domainMetadata' AND body ->> '$.domain' IS NULL
+    OR kind = 'cdc' AND body ->> '$.path' IS NULL
     OR (kind IN ('metaData', 'protocol', 'commitInfo')
         AND (version, action_order) NOT IN (SELECT (version, max(action_order)) FROM dl_line GROUP BY version, kind)));
 

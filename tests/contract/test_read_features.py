@@ -1,0 +1,297 @@
+"""Reading what others wrote: deletion vectors, column mapping, widened types, change data, foreign statistics."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import handmade as h
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from deltaduck import Lake, LogCorruptError, VersionNotFoundError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:deltalake")
+ID, NAME = h.field("id", "long"), h.field("name", "string")
+ROWS = pa.table({"id": pa.array(range(6), pa.int64()), "name": list("abcdef")})
+
+
+def ids(lake: Lake, where: str = "true") -> list[int]:
+    return [row[0] for row in lake.sql(f"SELECT id FROM t WHERE {where} ORDER BY id").fetchall()]
+
+
+def changes(lake: Lake, *versions: int) -> list[tuple[Any, ...]]:
+    columns = "id, _change_type, _commit_version"
+    return sorted(lake.table("t").changes(*versions).project(columns).fetchall(), key=lambda row: (row[2], row[1], row[0]))
+
+
+# --- deletion vectors
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Path:
+    """One file, six rows: version 1 hides 1 and 4 (inline), version 2 hides 5 too (in a file), and adds a second file."""
+    path = tmp_path / "t"
+    first = h.add(path, "a.parquet", ROWS)
+    inline = {"add": {**first["add"], "deletionVector": h.inline_vector([1, 4])}}
+    in_file, other = h.vector_file(path, [1, 4, 5], [0], prefix="xy")
+    h.commit(path, 0, h.protocol(3, 7, "deletionVectors"), h.metadata(ID, NAME, enableDeletionVectors="true"), first)
+    h.commit(path, 1, h.remove("a.parquet"), inline)
+    second = h.add(path, "b.parquet", ROWS.slice(0, 2), deletionVector=other)
+    both = {"add": {**first["add"], "deletionVector": in_file}}
+    h.commit(path, 2, h.remove("a.parquet", deletionVector=inline["add"]["deletionVector"]), both, second)
+    return path
+
+
+def test_rows_that_vectors_hide(lake: Lake, vectors: Path) -> None:
+    lake.import_table(vectors)
+    assert ids(lake) == [0, 1, 2, 3]
+    assert [row[0] for row in lake.sql("SELECT id FROM t AT (VERSION => 1) ORDER BY id").fetchall()] == [0, 2, 3, 5]
+    assert lake.sql("SELECT count(*) FROM t AT (VERSION => 0)").fetchall() == [(6,)]
+    assert ids(lake, "id >= 1") == [1, 2, 3]
+    assert lake.table("t").to_arrow(["id"], filter="name = 'b'").to_pydict() == {"id": [1]}
+
+
+def test_changes_from_vectors(lake: Lake, vectors: Path) -> None:
+    lake.import_table(vectors)
+    assert changes(lake, 1, 1) == [(1, "delete", 1), (4, "delete", 1)]
+    assert changes(lake, 2) == [(5, "delete", 2), (1, "insert", 2)]
+    assert len(changes(lake)) == 6 + 2 + 2
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "damaged", "miscounted"])
+def test_a_damaged_vector_is_never_read_as_none(lake: Lake, vectors: Path, harm: str) -> None:
+    (file,) = vectors.glob("xy/*.bin")
+    data = file.read_bytes()
+    match harm:
+        case "gone":
+            file.unlink()
+        case "cut":
+            file.write_bytes(data[:20])
+        case "damaged":
+            file.write_bytes(data[:20] + b"\xff\xff" + data[22:])
+        case "miscounted":
+            log = vectors / "_delta_log" / f"{2:020d}.json"
+            log.write_text(log.read_text().replace('"cardinality": 3', '"cardinality": 2'))
+    lake.import_table(vectors)
+    with pytest.raises(LogCorruptError):
+        lake.table("t").to_arrow()
+    assert lake.table("t").as_of(1).to_arrow().num_rows == 4
+
+
+def test_a_vector_at_an_absolute_path(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    (vector,) = h.vector_file(tmp_path / "else where", [0, 1, 2], absolute=True)
+    h.commit(
+        path, 0, h.protocol(3, 7, "deletionVectors"), h.metadata(ID, NAME), h.add(path, "a.parquet", ROWS, deletionVector=vector)
+    )
+    lake.import_table(path)
+    assert ids(lake) == [3, 4, 5]
+
+
+# --- column mapping
+
+
+@pytest.mark.parametrize("mode", ["name", "id"])
+def test_mapped_columns_at_every_depth(lake: Lake, tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "t"
+    inner = h.struct_of(h.field("x", "long", physical="p-x", mapped_id=5), h.field("y z", "string", physical="p-y", mapped_id=6))
+    fields = [
+        h.field("id", "long", physical="col-1", mapped_id=1),
+        h.field("day", "string", physical="col-2", mapped_id=2),
+        h.field("s", inner, physical="col-3", mapped_id=3),
+        h.field("l", {"type": "array", "elementType": inner, "containsNull": True}, physical="col-4", mapped_id=4),
+        h.field(
+            "m",
+            {"type": "map", "keyType": "string", "valueType": inner, "valueContainsNull": True},
+            physical="col-7",
+            mapped_id=7,
+        ),
+    ]
+    stored = pa.struct(
+        [
+            pa.field("p-x", pa.int64(), metadata={"PARQUET:field_id": "5"}),
+            pa.field("p-y", pa.string(), metadata={"PARQUET:field_id": "6"}),
+        ]
+    )
+    one = {"p-x": 1, "p-y": "a"}
+    columns = {
+        "col-1": (pa.int64(), [1, 2], 1),
+        "col-3": (stored, [one, None], 3),
+        "col-4": (pa.list_(stored), [[one, None], None], 4),
+        "col-7": (pa.map_(pa.string(), stored), [[("k", one)], []], 7),
+    }
+    schema = pa.schema([pa.field(n, t, metadata={"PARQUET:field_id": str(i)}) for n, (t, _, i) in columns.items()])
+    rows = pa.table([pa.array(v, t) for t, v, _ in columns.values()], schema=schema)
+    stats = json.dumps({"numRecords": 2, "minValues": {"col-1": 1}, "maxValues": {"col-1": 2}, "nullCount": {"col-1": 0}})
+    h.commit(
+        path,
+        0,
+        h.protocol(2, 5),
+        h.metadata(*fields, partition_by=["day"], columnMapping__mode=mode),
+        h.add(path, "ab/one.parquet", rows, partition={"col-2": "mon"}, stats=stats),
+        h.add(path, "cd/two.parquet", rows, partition={"col-2": None}, stats=stats),
+    )
+    lake.import_table(path)
+    full = {"x": 1, "y z": "a"}
+    found = lake.sql("SELECT id, day, s, l, m FROM t ORDER BY day, id").fetchall()
+    assert found[:2] == [(1, "mon", full, [full, None], {"k": full}), (2, "mon", None, None, {})]
+    assert lake.sql("SELECT id FROM t WHERE day = 'mon' AND id > 1 AND s IS NULL").fetchall() == [(2,)]
+    assert lake.table("t").files("id > 2").num_rows == 0  # statistics are under the physical names
+    assert lake.table("t").files("day = 'mon'").num_rows == 1
+    assert lake.sql('SELECT s."y z" FROM t WHERE s.x = 1 AND day IS NULL').fetchall() == [("a",)]
+    assert len(changes(lake)) == 4
+
+
+# --- widened types, missing columns
+
+
+def test_widened_types(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+
+    def widened(name: str, old: str, new: str) -> dict[str, Any]:
+        return h.field(name, new, **{"delta.typeChanges": [{"fromType": old, "toType": new}]})
+
+    fields = [
+        widened("a", "integer", "long"),
+        widened("b", "float", "double"),
+        widened("c", "integer", "double"),
+        widened("d", "date", "timestamp_ntz"),
+        widened("e", "decimal(5,2)", "decimal(12,4)"),
+        widened("f", "byte", "decimal(12,1)"),
+    ]
+    old = pa.table(
+        {
+            "a": pa.array([7], pa.int32()),
+            "b": pa.array([0.5], pa.float32()),
+            "c": pa.array([3], pa.int32()),
+            "d": pa.array([dt.date(2024, 2, 29)]),
+            "e": pa.array([Decimal("1.25")], pa.decimal128(5, 2)),
+            "f": pa.array([4], pa.int32()),
+        }
+    )
+    stats = {
+        "numRecords": 1,
+        "minValues": {"a": 7, "d": "2024-02-29", "e": 1.25, "c": 3},
+        "maxValues": {"a": 7, "d": "2024-02-29", "e": 1.25, "c": 3},
+    }
+    features = ("typeWidening", "timestampNtz")
+    h.commit(path, 0, h.protocol(3, 7, *features), h.metadata(*fields), h.add(path, "a.parquet", old, stats=json.dumps(stats)))
+    lake.import_table(path)
+    row = (7, 0.5, 3.0, dt.datetime(2024, 2, 29), Decimal("1.2500"), Decimal("4.0"))
+    assert lake.sql("FROM t").fetchall() == [row]
+    for condition in (
+        "a = 7",
+        "a < 10000000000",
+        "d = TIMESTAMP '2024-02-29'",
+        "d >= DATE '2024-02-29'",
+        "e = 1.25",
+        "c > 2.5",
+        "f >= 4",
+    ):
+        assert lake.sql(f"FROM t WHERE {condition}").fetchall() == [row], condition
+
+
+# --- foreign statistics
+
+
+LONG = "z" * 40
+FILES: dict[str, tuple[list[Any], dict[str, Any] | None]] = {
+    "truncated": ([LONG, LONG + "a"], {"minValues": {"s": LONG[:32]}, "maxValues": {"s": LONG[:32]}}),  # a cut maximum not raised
+    "raised": (["b", "c"], {"minValues": {"s": "b"}, "maxValues": {"s": "c\U0010ffff"}}),
+    "none": (["q"], None),
+    "empty": (["m"], {}),
+    "nulls": ([None, None], {"nullCount": {"s": 2}}),
+    "wrong type": (["k"], {"minValues": {"s": 5}, "maxValues": {"s": [1]}}),
+}
+
+
+def test_foreign_statistics_never_change_a_result(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    adds = []
+    for n, (values, stats) in enumerate(FILES.values()):
+        rows = pa.table({"s": pa.array(values, pa.string()), "n": pa.array([float("nan") if n % 2 else float(n)] * len(values))})
+        numbers = {"minValues": {"n": float(n)}, "maxValues": {"n": float(n)}} if n % 2 else {}  # NaN is not in anybody's maximum
+        said = (
+            None
+            if stats is None
+            else {"numRecords": len(values), **{k: {**numbers.get(k, {}), **stats.get(k, {})} for k in {*numbers, *stats}}}
+        )
+        adds.append(h.add(path, f"{n}.parquet", rows, stats=None if said is None else json.dumps(said)))
+    adds[-1]["add"]["stats"] = "no json at all {"
+    h.commit(path, 0, h.protocol(), h.metadata(h.field("s", "string"), h.field("n", "double")), *adds)
+    lake.import_table(path)
+    values = [v for held, _ in FILES.values() for v in held if v is not None] + [LONG[:32], "c"]
+    literals = [f"'{v}'" for v in values]
+    conditions = [f"s {op} {v}" for v in literals for op in ("=", "<", ">", "<=", ">=", "<>")]
+    conditions += [
+        "s IS NULL",
+        "s IS NOT NULL",
+        "s LIKE 'z%'",
+        "s IN ('q', 'zz')",
+        "n > 2",
+        "n = 'nan'",
+        "n <= 1",
+        "n <> 1",
+        "n >= 5",
+    ]
+    everything = lake.table("t").to_arrow()
+    for condition in conditions:
+        pruned = lake.sql(f"SELECT s, n::VARCHAR FROM t WHERE {condition} ORDER BY ALL").fetchall()
+        whole = lake.con.sql(f"SELECT s, n::VARCHAR FROM everything WHERE {condition} ORDER BY ALL").fetchall()
+        assert pruned == whole, condition
+    assert everything.num_rows == 9
+
+
+def test_statistics_that_only_a_checkpoint_has_as_structs(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    made = [h.add(path, f"{n}.parquet", ROWS.slice(n, 1), stats=None)["add"] for n in range(6)]
+    bounds = pa.struct({"id": pa.int64(), "name": pa.string()})
+    parsed = pa.struct({"numRecords": pa.int64(), "minValues": bounds, "maxValues": bounds})
+    kinds = pa.struct([*h.CHECKPOINT.field("add").type, pa.field("stats_parsed", parsed)])
+    value = [{"id": n, "name": "abcdef"[n]} for n in range(6)]
+    rows = [
+        {"add": {**a, "partitionValues": [], "stats_parsed": {"numRecords": 1, "minValues": v, "maxValues": v}}}
+        for a, v in zip(made, value, strict=True)
+    ]
+    head = h.checkpoint_rows(h.protocol(), h.metadata(ID, NAME)).to_pylist()
+    for row in head:
+        row["metaData"] = row["metaData"] and {**row["metaData"], "configuration": []}
+    schema = h.CHECKPOINT.set(h.CHECKPOINT.get_field_index("add"), pa.field("add", kinds))
+    (path / "_delta_log").mkdir()
+    pq.write_table(pa.Table.from_pylist(head + rows, schema), path / "_delta_log" / f"{3:020d}.checkpoint.parquet")
+    lake.import_table(path)
+    assert [lake.table("t").files(f"id {op} 4").num_rows for op in ("=", ">", "<=")] == [1, 1, 5]
+    assert lake.table("t").files("name < 'c'").num_rows == 2
+    assert (ids(lake), ids(lake, "id >= 4")) == ([0, 1, 2, 3, 4, 5], [4, 5])
+    with pytest.raises(VersionNotFoundError, match="no changes"):
+        lake.table("t").changes()
+
+
+# --- the change data feed
+
+
+def test_changes_are_what_delta_rs_says(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    deltalake.write_deltalake(path, ROWS, configuration={"delta.enableChangeDataFeed": "true"})
+    table = deltalake.DeltaTable(path)
+    table.update(updates={"name": "'x'"}, predicate="id = 2")
+    table.delete("id > 3")
+    deltalake.write_deltalake(path, ROWS.slice(0, 1), mode="append")
+    lake.import_table(path)
+    for first, last in ((0, 3), (1, 1), (2, 3)):
+        wanted = pa.table(deltalake.DeltaTable(path).load_cdf(starting_version=first, ending_version=last).read_all())
+        columns = ["id", "name", "_change_type", "_commit_version"]
+        theirs = sorted(map(tuple, (row.values() for row in wanted.select(columns).to_pylist())))
+        assert sorted(lake.table("t").changes(first, last).project(", ".join(columns)).fetchall()) == theirs
+    times = dict(lake.table("t").changes().project("_commit_version, epoch_ms(_commit_timestamp)").fetchall())
+    assert times == {r["version"]: r["timestamp"] for r in lake.table("t").history()}
+    at = dt.datetime.fromtimestamp(lake.table("t").history()[1]["timestamp"] / 1000, dt.UTC)
+    assert {v for (v,) in lake.table("t").changes(from_timestamp=at).project("_commit_version").fetchall()} == {2, 3}
+    with pytest.raises(VersionNotFoundError):
+        lake.table("t").changes(4)
