@@ -18,11 +18,12 @@ $(VENV)/.dev: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# The previous DuckDB line, with its delta and ducklake extensions: the suite runs on it, and interop and bench read with it.
+# The previous DuckDB line, with its delta, ducklake and httpfs extensions: the suite runs on it, and interop and bench read with it.
 $(PEERS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]' 'duckdb==1.5.5' \
-		'duckdb-extensions==1.5.5' 'duckdb-extension-delta==1.5.5' 'duckdb-extension-ducklake==1.5.5'
+		'duckdb-extensions==1.5.5' 'duckdb-extension-delta==1.5.5' 'duckdb-extension-ducklake==1.5.5' \
+		'duckdb-extension-httpfs==1.5.5'
 	touch $@
 
 demo: $(VENV)/.demo

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 
-from deltaduck import deletions, scan
+from deltaduck import deletions, scan, storage
 from deltaduck.errors import QueryError, UnsupportedFeatureError
 from deltaduck.protocol import partitions, stats
 from deltaduck.protocol.schema import DataType, Struct, decimal_of, literal, quote, to_arrow, to_duckdb
@@ -70,6 +70,11 @@ def dataset(
             "use to_arrow(), to_polars() or lake.sql"
         )
     names = _column(con, files, scan.full_path("path", snapshot.location)).to_pylist()
+    if filesystem is None and any(map(storage.is_remote, names)):
+        raise UnsupportedFeatureError(
+            f"table {snapshot.name!r} is on an object store: a pyarrow dataset needs filesystem=, one that is rooted at the "
+            "table; to_arrow(), to_polars() and lake.sql need none"
+        )
     if filesystem is None:
         filesystem = pa_fs.LocalFileSystem()
     else:  # rooted at the table
@@ -149,7 +154,7 @@ def _text(value: Any) -> str:
 
 
 def as_uri(path: str) -> str:
-    return "file://" + quote_path(path, safe="/=:@!$&'()*+,;~")
+    return path if storage.is_remote(path) else "file://" + quote_path(path, safe="/=:@!$&'()*+,;~")
 
 
 # --- inside

@@ -52,8 +52,13 @@ def between(location: str, before: pa.Table, after: pa.Table) -> str:
 
 def vectors(location: str, files: pa.Table) -> Iterator[Any]:
     """The deleted rows of each file, as arrays."""
-    contents: dict[str, bytes] = {}
-    return (_rows(location, row, contents) for row in files.select(COLUMNS).to_pylist())
+    found = [
+        None if row["dv_storage_type"] is None else DeletionVector(*(row[name] for name in COLUMNS))
+        for row in files.select(COLUMNS).to_pylist()
+    ]
+    paths = list(dict.fromkeys(path for v in found if v is not None and (path := v.path) is not None))
+    contents = dict(zip(paths, storage.read_each(location, paths), strict=True))
+    return (_rows(location, vector, contents) for vector in found)
 
 
 def _write(places: Any, rows: Iterable[Any]) -> str:
@@ -72,19 +77,14 @@ CHUNK = 1 << 20
 COLUMNS = ["dv_storage_type", "dv_path_or_inline_dv", "dv_offset", "dv_size_in_bytes", "dv_cardinality"]
 
 
-def _rows(location: str, row: Mapping[str, Any], contents: dict[str, bytes]) -> Any:
-    if row["dv_storage_type"] is None:
+def _rows(location: str, vector: DeletionVector | None, contents: Mapping[str, bytes | None]) -> Any:
+    if vector is None:
         return np.empty(0, np.uint64)
-    vector = DeletionVector(*(row[name] for name in COLUMNS))
-    path = vector.path
-    if path is None:
+    if (path := vector.path) is None:
         return vector.rows(None)
-    if path not in contents:
-        data = storage.read(location, path)
-        if data is None:
-            raise LogCorruptError(f"the deletion vector file {path} of the table at {location} is missing")
-        contents[path] = data
-    return vector.rows(contents[path])
+    if (data := contents[path]) is None:
+        raise LogCorruptError(f"the deletion vector file {path} of the table at {location} is missing")
+    return vector.rows(data)
 
 
 @cache

@@ -47,11 +47,12 @@ from deltaduck.transaction import Transaction
 class Lake:
     """Opened by ``deltaduck.connect``. Close it, or use it in a ``with`` block, to let others in."""
 
-    def __init__(self, catalog: Catalog, storage_root: str | None) -> None:
+    def __init__(self, catalog: Catalog, storage_root: str | None, storage_options: Mapping[str, Any] | None = None) -> None:
         self.catalog = catalog
+        catalog.access = storage.Access(storage_options)
         default = f"{catalog.home}.delta" if catalog.home else None
         root = storage_root or default
-        self.storage = catalog.open(storage.normalize(root) if root else None)
+        self.storage = catalog.open(storage.normalize(root, catalog.access) if root else None)
         self._local = threading.local()
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self.mirror = Mirror(catalog, catalog.engine)
@@ -168,7 +169,7 @@ class Lake:
         The table stays where it is, and nothing is written there. Versions, times and commit information are the log's own;
         where old commits were cleaned up, history begins at the oldest checkpoint that can be read.
 
-        path: the table's directory. name: in this lake; the directory's unless told.
+        path: the table's directory, or its URL on an object store. name: in this lake; the directory's unless told.
         dry_run: only say what would come. up_to_version: as if the log ended there. checkpoint_only: begin at the newest
         checkpoint. resume: bring in the commits made elsewhere since. force: replace the table of that name.
         skip_validation: do not compare the result with an independent replay of the log.
@@ -290,10 +291,11 @@ class Lake:
     def visible(self, snapshot: Snapshot, condition: Condition | None = None) -> pa.Table:
         return snapshots.files(self.catalog, snapshot, condition)
 
-    def changes_sql(self, name: str, first: int | None, last: int | None) -> str:
-        """A query for the change data feed of a table."""
+    def changes_sql(self, name: str, first: int | None, last: int | None, connection: Any = None) -> str:
+        """A query for the change data feed of a table, to run on `connection`, or here."""
         with self.at_one_point():
-            return change_feed.changes_sql(self.con.cursor(), self.catalog, self.snapshot(name, last), first)
+            snapshot = self.snapshot(name, last)
+            return change_feed.changes_sql(connection or self.con.cursor(), self.catalog, snapshot, first)
 
     def compile(self, snapshot: Snapshot, where: exp.Expr | None, qualifiers: Sequence[str] = ()) -> Condition:
         if where is None:
@@ -341,7 +343,7 @@ class Lake:
         while self.catalog.rows("location_taken", location=candidate)[0][0]:
             n += 1
             candidate = f"{base}-{n}"
-        return candidate
+        return storage.Root(candidate, self.catalog.access)
 
     def open_source(self, frame: Any, reader: Any) -> Source:
         """Rows to write, from whatever the user gave."""
@@ -447,18 +449,26 @@ def _close_all() -> None:
         lake.close()
 
 
-def connect(target: str | os.PathLike[str] = ":memory:", *, storage: str | os.PathLike[str] | None = None) -> Lake:
+def connect(
+    target: str | os.PathLike[str] = ":memory:",
+    *,
+    storage: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Lake:
     """Open a lake, creating it when absent.
 
     target: a DuckDB file (``lake.duckdb``), a SQLite file (``lake.sqlite``: many processes), ``postgresql://…`` (many
     machines), a ``deltasql://`` URI of any of them, or ``:memory:``.
-    storage: the directory below which new tables are placed; unless told, ``lake.delta`` beside ``lake.duckdb``.
+    storage: where new tables are placed: a directory, or ``s3://bucket/path`` (gs://, az://, abfss://); unless told,
+    ``lake.delta`` beside ``lake.duckdb``.
+    storage_options: credentials and settings of object stores, over those of the environment, by the names that obstore and
+    the deltalake package take. This lake's own: nothing of them is kept in the catalog.
     CatalogError when the catalog cannot be opened, UriError when the target cannot be understood.
     """
     found = uris.parse(os.fspath(target))
     catalog = open_catalog(found)
     try:
-        return Lake(catalog, found.storage if storage is None else os.fspath(storage))
+        return Lake(catalog, found.storage if storage is None else os.fspath(storage), storage_options)
     except BaseException:
         catalog.close()
         raise

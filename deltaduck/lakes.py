@@ -48,18 +48,22 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def borrow(text: str, *, storage: str | os.PathLike[str] | None = None, create: bool = False) -> Lease:
+def borrow(
+    text: str, *, storage: str | os.PathLike[str] | None = None, create: bool = False,
+    storage_options: Mapping[str, str] | None = None,
+) -> Lease:  # fmt: skip
     """The lake of a target. TableNotFoundError when there is none, unless it may be created."""
     target = uris.parse(text)
     is_file = target.database != "postgres" and target.place != ":memory:"
     place = os.path.abspath(os.path.expanduser(target.place)) if is_file else target.place
-    key = (target.database, place, target.schema, target.storage, tuple(sorted(target.options.items())))
+    settings = (tuple(sorted(options.items())) for options in (target.options, storage_options or {}))
+    key = (target.database, place, target.schema, target.storage, *settings)  # with other credentials it is another lake
     with _guard:
         lease = _leases.get(key)
         if lease is None or lease.lake.closed:
             if not create:
                 _require(text, target, place if is_file else None)
-            lease = _leases[key] = Lease(connect(text, storage=storage))
+            lease = _leases[key] = Lease(connect(text, storage=storage, storage_options=storage_options))
     return lease
 
 
@@ -94,8 +98,7 @@ def locate(table_uri: Any, storage_options: Mapping[str, str] | None, create: bo
         raise UriError(f"{shown}: the table is missing: add ?table=<name>" + (
             " or /<schema>/<table>" if target.database == "postgres" else ""
         ))  # fmt: skip
-    _check_storage_options(shown, storage_options)
-    lease = borrow(text, create=create)
+    lease = borrow(text, create=create, storage_options=storage_options)
     return Place(lease.lake, target.table, shown, lease)
 
 
@@ -110,10 +113,9 @@ def _plain(text: str, storage_options: Mapping[str, str] | None, create: bool) -
         raise UriError(f"{location} is a file, not a Delta table: deltasql://<database>/<path>?table=<name> names a lake's table")
     if create:
         raise UnsupportedFeatureError(refusal)
-    _check_storage_options(location, storage_options)
     name = os.path.basename(location) or "root"
     name = f"_{name}" if name.lower().startswith("dl_") else name  # those are the catalog's
-    lease = Lease(connect(storage=location))
+    lease = Lease(connect(storage=location, storage_options=storage_options))
     lake = lease.lake
     lake.import_table(location, name)
     lake.read_only = refusal
@@ -122,13 +124,6 @@ def _plain(text: str, storage_options: Mapping[str, str] | None, create: bool) -
         lake.import_table(location, name, resume=True, skip_validation=True)
 
     return Place(lake, name, None, lease, refresh)
-
-
-def _check_storage_options(where: str, storage_options: Mapping[str, str] | None) -> None:
-    if storage_options:
-        raise UnsupportedFeatureError(
-            f"{where}: storage_options {', '.join(sorted(storage_options))} cannot be honoured: files are local"
-        )
 
 
 DeltaTable.locate = locate

@@ -69,6 +69,7 @@ def write_files(
     if rules is not None:
         from_sql, columns, counted = table_rules.guarded(from_sql, columns, target.schema, target.configuration, rules)
     prefix = f"part-{uuid.uuid4().hex[:8]}-"
+    place = storage.writable(connection, target.location)
     codec = target.configuration.get("delta.parquet.compression.codec", "snappy").lower()
     as_given = (
         from_sql is given
@@ -77,19 +78,26 @@ def write_files(
     )
     try:
         if as_given and small_files.fits(dl_frame, target.schema, codec):
-            rows = [small_files.write(dl_frame, target.schema, codec, f"{target.location}/{prefix}{uuid.uuid4()}.parquet")]
+            name = f"{prefix}{uuid.uuid4()}.parquet"
+            data, row = small_files.write(dl_frame, target.schema, codec)
+            storage.create(target.location, name, data)
+            rows = [{**row, "filename": f"{place}/{name}"}]
         else:
-            result = connection.execute(_copy_statement(from_sql, columns, target, codec, prefix))
+            result = connection.execute(_copy_statement(from_sql, columns, target, place, codec, prefix))
             names = [c[0] for c in result.description]
             rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-    except (duckdb.Error, OSError) as e:
+    except (duckdb.Error, OSError, StorageError) as e:
         storage.remove_begun(target.location, prefix)
+        if isinstance(e, StorageError):
+            raise
         raise table_rules.explained(connection, e, counted, dl_frame) or translate(e, target.location) from e
-    files = [row["filename"] for row in rows]
+    for row in rows:
+        row["path"] = row["filename"][len(place) + 1 :]
+    files = [storage.join(target.location, row["path"]) for row in rows]
     try:
-        storage.remove([row["filename"] for row in rows if not row["count"]])  # what a source without rows leaves
+        storage.remove([name for name, row in zip(files, rows, strict=True) if not row["count"]])  # a source without rows
+        files = [name for name, row in zip(files, rows, strict=True) if row["count"]]
         rows = [row for row in rows if row["count"]]
-        files = [row["filename"] for row in rows]
         storage.persist(files)
         return adds_of(rows, target, now_ms), files
     except BaseException:
@@ -97,7 +105,9 @@ def write_files(
         raise
 
 
-def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: Target, codec: str, prefix: str) -> str:
+def _copy_statement(
+    from_sql: str, columns: Sequence[tuple[str, str]], target: Target, place: str, codec: str, prefix: str
+) -> str:
     parts = set(target.partition_columns)
     select = []
     for name, sql in columns:
@@ -106,7 +116,6 @@ def _copy_statement(from_sql: str, columns: Sequence[tuple[str, str]], target: T
         select.append(f"{partitions.serialize(sql, f.type) if name in parts else sql} AS {quote(f.physical_name)}")
     options = ["FORMAT parquet", "RETURN_STATS"]
     choices: dict[str, str | int] = {"COMPRESSION": codec}
-    place = target.location
     if not parts and not target.splits:
         place += f"/{prefix}{uuid.uuid4()}.parquet"
     else:
@@ -129,7 +138,7 @@ def adds_of(written: Sequence[Mapping[str, Any]], target: Target, now_ms: int) -
         text, bounds = stats.file_stats(file["count"], file["column_statistics"], leaves)
         parts = {p: (file["partition_keys"] or {}).get(p) for p in target.partition_columns}
         row = (
-            quote_path(file["filename"][len(target.location) + 1 :], safe="/="),
+            quote_path(file["path"], safe="/="),
             json.dumps(parts, ensure_ascii=False, separators=(",", ":")),
             file["file_size_bytes"], now_ms, True, text, file["count"],
         )  # fmt: skip
@@ -175,6 +184,8 @@ def translate(error: duckdb.Error | OSError, where: str) -> DeltaduckError:
     """What an error of DuckDB or of the file system means to someone who reads or writes a table."""
     text = str(error)
     first = text.splitlines()[0] if text else type(error).__name__
+    if (said := storage.complaint(text)) is not None:
+        text = first = said
     if NOT_NULL_MARK in text:
         return ConstraintViolationError(
             text[text.index(NOT_NULL_MARK) + len(NOT_NULL_MARK) :].splitlines()[0] + "; nothing was written"
@@ -187,8 +198,10 @@ def translate(error: duckdb.Error | OSError, where: str) -> DeltaduckError:
         return UnsupportedFeatureError("target_file_size cannot be honoured for a partitioned table by DuckDB 1.5; 2.0 can")
     if "No space left" in text or "Permission denied" in text or "Read-only file system" in text:
         return StorageError(f"cannot write below {where}: {first}; nothing was committed")
-    if isinstance(error, duckdb.IOException) and "No files found" in text:
+    if "No files found" in text or (isinstance(error, duckdb.HTTPException) and "HTTP 404" in text):
         return LogCorruptError(f"a data file below {where} is missing: {first}")
+    if said is not None:
+        return StorageError(said)
     if "Parquet" in text or "magic bytes" in text or "too small to be a Parquet file" in text:
         return LogCorruptError(f"a data file below {where} cannot be read: {first}")
     if isinstance(error, duckdb.IOException | OSError):

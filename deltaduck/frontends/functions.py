@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from deltaduck import predicate, scan
+from deltaduck import predicate, scan, storage
 from deltaduck.errors import QueryError
 from deltaduck.listing import Listing
 from deltaduck.protocol.schema import literal, quote
@@ -48,12 +48,19 @@ def register(con: duckdb.DuckDBPyConnection, lake: Lake, *, temporary: bool = Tr
     dl_changes(t, from_version, to_version): the rows that came and went. dl_detail(t): one row about it. dl_tables(): every
     table of the lake.
     """
+    asking = weakref.ref(con)  # a function that held its connection would keep its database open for good
+
+    def cursor() -> Any:
+        """Where the rows will be read: it must know how to reach the files."""
+        mine = asking()
+        return (lake.con if mine is None else mine).cursor()
+
     makers: dict[str, tuple[Callable[..., str], int]] = {
-        "dl_scan": (lambda t, v, ts, f: _scan(lake, t, v, ts, f), 4),
+        "dl_scan": (lambda t, v, ts, f: _scan(lake, cursor(), t, v, ts, f), 4),
         "dl_files": (lambda t, v, ts, f: _files(lake, t, v, ts, f), 4),
         "dl_history": (lambda t: _rows(_table(lake, t).history()), 1),
         "dl_detail": (lambda t: _rows([_table(lake, t).detail()]), 1),
-        "dl_changes": (lambda t, first, last: _changes(lake, t, first, last), 3),
+        "dl_changes": (lambda t, first, last: _changes(lake, cursor(), t, first, last), 3),
         "dl_tables": (lambda: _rows(lake.tables()), 0),
     }
     for name, (maker, arguments) in makers.items():
@@ -91,10 +98,10 @@ def _table(lake: Lake, table: str | None) -> DeltaTable:
     return opened
 
 
-def _scan(lake: Lake, table: str | None, version: str | None, timestamp: str | None, filter: str | None) -> str:
+def _scan(lake: Lake, cursor: Any, table: str | None, version: str | None, timestamp: str | None, filter: str | None) -> str:
     lake, snapshot, condition = _selected(lake, table, version, timestamp, filter)
-    with lake.at_one_point():
-        source = scan.scan_sql(lake.con.cursor(), snapshot, lake.visible(snapshot, condition))
+    with lake.at_one_point(), storage.while_binding():
+        source = scan.scan_sql(cursor, snapshot, lake.visible(snapshot, condition))
     return f"SELECT * FROM ({source}) AS {quote(snapshot.name)} WHERE {filter or 'true'}"
 
 
@@ -103,9 +110,12 @@ def _files(lake: Lake, table: str | None, version: str | None, timestamp: str | 
     return _rows(lake.visible(snapshot, condition).to_pylist(), FILE_TYPES)
 
 
-def _changes(lake: Lake, table: str | None, first: str | None, last: str | None) -> str:
+def _changes(lake: Lake, cursor: Any, table: str | None, first: str | None, last: str | None) -> str:
     place = _table(lake, table).place
-    return place.lake.changes_sql(place.table, None if first is None else int(first), None if last is None else int(last))
+    with storage.while_binding():
+        return place.lake.changes_sql(
+            place.table, None if first is None else int(first), None if last is None else int(last), cursor
+        )
 
 
 def _selected(

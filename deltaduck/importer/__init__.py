@@ -70,7 +70,7 @@ def import_table(
     progress: Progress | None = None,
 ) -> Imported:
     """See ``Lake.import_table``."""
-    location = storage.normalize(path)
+    location = storage.normalize(path, catalog.access)
     name = name or location.rsplit("/", 1)[-1]
     check_table_name(name)
     resumed = snapshots.load(catalog, name) if resume else None

@@ -148,7 +148,8 @@ def _read_parquet(con: Any, location: str, files: Sequence[str], version: int) -
     for file in files:
         if not storage.exists(location, file):
             raise LogCorruptError(f"the checkpoint of version {version} lacks {file}")
-    names = "[" + ", ".join(literal(f"{location}/{file}") for file in files) + "]"
+    place = storage.readable(con, location)
+    names = "[" + ", ".join(literal(f"{place}/{file}") for file in files) + "]"
     source = f"read_parquet({names}, union_by_name=true, hive_partitioning=false)"
     columns = con.sql(f"SELECT * FROM {source} LIMIT 0")
     for column, type_ in zip(columns.columns, columns.types, strict=True):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from deltaduck import storage
 from deltaduck.catalog import Catalog
 from deltaduck.protocol import log
@@ -25,5 +23,5 @@ def clean_up(catalog: Catalog, snapshot: Snapshot, now_ms: int) -> int:
     found = [name for name in names if storage.exists(snapshot.location, name)]
     with catalog.transaction():  # before they go: a verification must not miss them
         catalog.run("mark_expired", table_id=snapshot.table_id, version=base)
-    storage.remove([os.path.join(snapshot.location, name) for name in found])
+    storage.delete(snapshot.location, found)
     return len(found)

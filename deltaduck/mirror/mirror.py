@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from deltaduck import snapshot as snapshots
+from deltaduck import storage
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
 from deltaduck.commit import KINDS, Committed
@@ -140,7 +141,8 @@ class Mirror:
         for owed_id, name, location, version, is_checkpoint in self._catalog.rows("pending"):
             if owed_id == table_id:
                 ((commit_ms,),) = self._catalog.rows("commit_time", table_id=table_id, version=version)
-                if failure := self._publish_one(Committed(table_id, name, location, version, commit_ms, is_checkpoint, KINDS)):
+                place = storage.Root(location, self._catalog.access)
+                if failure := self._publish_one(Committed(table_id, name, place, version, commit_ms, is_checkpoint, KINDS)):
                     return count, failure
                 count += 1
         return count, None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from deltaduck import storage
 from deltaduck.catalog import Catalog
 from deltaduck.mirror.publish import WHOLE_COMMITS, log_lines, same_actions
+from deltaduck.parquet import translate
 from deltaduck.protocol import log
 from deltaduck.protocol.schema import literal
 from deltaduck.snapshot import Snapshot
@@ -50,18 +52,18 @@ def verify_table(catalog: Catalog, engine: Any, snapshot: Snapshot) -> Verificat
 def _compare_commits(catalog: Catalog, engine: Any, snapshot: Snapshot, published: list[int], since: int) -> list[str]:
     """since: the oldest version that the catalog has; what the log holds of older ones is not in question."""
     engine.register("dl_log_lines_wanted", log_lines(catalog, snapshot.table_id))
-    folder = snapshot.location.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
+    engine.register("dl_log_files_found", _published_commits(snapshot.location))
     query = f"""
         WITH wanted AS ({WHOLE_COMMITS}), found AS (
-            SELECT CAST(regexp_extract(filename, '([0-9]{{20}})\\.json$', 1) AS BIGINT) AS version, content
-            FROM read_text({literal(folder + "/_delta_log/*.json")}) WHERE regexp_matches(filename, '/[0-9]{{20}}\\.json$')
+            SELECT version, content FROM dl_log_files_found
         )
         SELECT coalesce(w.version, f.version) AS version, w.content, f.content
-        FROM wanted w FULL JOIN found f USING (version) WHERE w.content IS DISTINCT FROM f.content ORDER BY ALL
+        FROM wanted w FULL JOIN found f USING (version) WHERE encode(w.content) IS DISTINCT FROM f.content ORDER BY ALL
     """
     try:
-        differing = engine.execute(query).fetchall() if _any_commit(snapshot) else [(v, "", None) for v in published]
+        differing = engine.execute(query).fetchall()
     finally:
+        engine.unregister("dl_log_files_found")
         engine.unregister("dl_log_lines_wanted")
     problems, known = [], set(published)
     for version, wanted, found in differing:
@@ -69,14 +71,17 @@ def _compare_commits(catalog: Catalog, engine: Any, snapshot: Snapshot, publishe
             problems.append(f"{log.commit_file(version)} is missing")
         elif wanted is None and version > since:
             problems.append(f"{log.commit_file(version)} was written by somebody else")
-        elif version in known and not same_actions(wanted.encode(), (found or "").encode()):
+        elif version in known and not same_actions(wanted.encode(), found or b""):
             problems.append(f"{log.commit_file(version)} differs from the catalog")
     return problems
 
 
-def _any_commit(snapshot: Snapshot) -> bool:
-    folder = os.path.join(snapshot.location, "_delta_log")
-    return os.path.isdir(folder) and any(name.endswith(".json") for name in os.listdir(folder))
+def _published_commits(location: str) -> pa.Table:
+    """The JSON commits that are there: version and content."""
+    names = [name for name in storage.list_log(location) or {} if re.fullmatch(r"[0-9]{20}\.json", name)]
+    contents = storage.read_all(location, [f"{log.FOLDER}/{name}" for name in names])
+    versions = pa.array([int(name[:20]) for name in names], pa.int64())
+    return pa.table({"version": versions, "content": pa.array(contents, pa.large_binary())})
 
 
 def _compare_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, version: int) -> list[str]:
@@ -85,7 +90,7 @@ def _compare_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, versi
         return [f"{path} is missing"]
     engine.register("dl_files_wanted", catalog.arrow("checkpoint_files", table_id=snapshot.table_id, version=version))
     try:
-        source = f"read_parquet({literal(snapshot.location + '/' + path)})"
+        source = f"read_parquet({literal(storage.readable(engine, snapshot.location) + '/' + path)})"
         ((missing, extra),) = engine.execute(f"""
             WITH found AS (SELECT add.path AS path, add.size AS size, add.stats AS stats FROM {source} WHERE add IS NOT NULL),
                  wanted AS (SELECT path, size, stats FROM dl_files_wanted)
@@ -93,7 +98,7 @@ def _compare_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, versi
                    (SELECT count(*) FROM (FROM found EXCEPT ALL FROM wanted))
         """).fetchall()
     except duckdb.Error as e:
-        return [f"{path} cannot be read: {str(e).splitlines()[0]}"]
+        return [f"{path} cannot be read: {translate(e, snapshot.location)}"]
     finally:
         engine.unregister("dl_files_wanted")
     return [f"{path} lacks {missing} files and has {extra} that it should not"] if missing or extra else []

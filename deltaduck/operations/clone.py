@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltaduck import snapshot as snapshots
+from deltaduck import storage
 from deltaduck.errors import StorageError, TableExistsError, UnsupportedFeatureError
 from deltaduck.operations.create import create
 from deltaduck.operations.files import version_files
@@ -37,8 +38,9 @@ def shallow_clone(tx: Transaction, name: str, source: str, version: int | None =
         raise UnsupportedFeatureError(
             f"table {source!r} has deletion vectors beside its files, which a clone cannot name: OPTIMIZE it first"
         )
-    root = f"file://{quote_path(snapshot.location, safe='/')}/"
-    paths = [p if p.startswith(("/", "file:")) else root + p for p in files["path"].to_pylist()]
+    root = f"{quote_path(snapshot.location, safe='/:@')}/"
+    root = root if storage.is_remote(root) else f"file://{root}"
+    paths = [p if p.startswith(("/", "file:")) or storage.is_remote(p) else root + p for p in files["path"].to_pylist()]
     files = files.set_column(files.column_names.index("path"), "path", pa.array(paths, pa.string()))
     tx.add(
         change,

@@ -53,15 +53,17 @@ def convert(
     partition_by: the partition columns of a Hive layout (``day=2024-01-01/``), with their SQL types where a mapping says so;
     found in the directories' names when not told. Names that begin with _ or . are not data.
     """
-    root = storage.normalize(directory)
+    root = storage.normalize(directory, tx.lake.catalog.access)
     name = name or os.path.basename(root)
     if tx.find(name) is not None:
         raise TableExistsError(f"table {name!r} exists already: give another name")
-    files = _files(root)
-    if not files:
+    found = {path: size for path, (size, _) in sorted(storage.list_files(root).items()) if _is_data(path)}
+    if not found:
         raise StorageError(f"there are no Parquet files below {root}: nothing to convert")
     con: Any = tx.lake.con.cursor()
-    values = [_directory_values(os.path.relpath(f, root)) for f in files]
+    place = storage.readable(con, root, plain=False)
+    files = [f"{place}/{path}" for path in found]
+    values = [_directory_values(path) for path in found]
     parts = _partitions(values, partition_by, root)
     schema, is_uniform = _schema(con, files, parts, partition_by)
     change = create(tx, name, schema, list(parts), configuration, description, root)
@@ -71,10 +73,10 @@ def convert(
     said = _statistics(con, stats.indexed_leaves(schema, parts, target.configuration))
     rows = [
         {
-            "filename": f, "count": counts.get(f, 0), "file_size_bytes": os.path.getsize(f), "column_statistics": said.get(f, {}),
+            "path": path, "count": counts.get(f, 0), "file_size_bytes": size, "column_statistics": said.get(f, {}),
             "partition_keys": {p: _value(v.get(p)) for p in parts},
         }
-        for f, v in zip(files, values, strict=True)
+        for (path, size), f, v in zip(found.items(), files, values, strict=True)
     ]  # fmt: skip
     con.execute("DROP TABLE dl_footers")
     tx.add(change, parquet.adds_of(rows, target, now_ms()), [])
@@ -84,16 +86,14 @@ def convert(
     return {"num_files": len(files), "num_rows": sum(counts.values())}
 
 
-def _files(root: str) -> list[str]:
-    found = []
-    for directory, inner, names in os.walk(root):
-        inner[:] = sorted(d for d in inner if not d.startswith((".", "_")) or "=" in d)
-        found += [os.path.join(directory, n) for n in sorted(names) if n.endswith(".parquet") and not n.startswith((".", "_"))]
-    return found
+def _is_data(path: str) -> bool:
+    *directories, name = path.split("/")
+    hidden = any(d.startswith((".", "_")) and "=" not in d for d in directories)
+    return name.endswith(".parquet") and not name.startswith((".", "_")) and not hidden
 
 
 def _directory_values(path: str) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in os.path.dirname(path).split(os.sep) if "=" in part)
+    return dict(part.split("=", 1) for part in os.path.dirname(path).split("/") if "=" in part)
 
 
 def _partitions(values: Sequence[Mapping[str, str]], partition_by: Any, root: str) -> list[str]:

@@ -43,7 +43,7 @@ def create(
     configuration = {k: str(v) for k, v in (configuration or {}).items()}
     check_properties(configuration)
     rules.validate(tx.lake.con.cursor(), schema, configuration)
-    place = storage.normalize(location) if location else tx.lake.place(name)
+    place = storage.normalize(location, tx.lake.catalog.access) if location else tx.lake.place(name)
     storage.make_root(place)
     after = Snapshot(
         table_id=-1, name=name, location=place, version=-1, latest=-1, uniform_since=NEVER_UNIFORM, has_files=False,

@@ -76,7 +76,7 @@ def _exchange(tx: Transaction, change: Change, files: pa.Table, rows: Sequence[A
     keys = files.select(["version", "action_order"])
     adds = version_files(tx.lake.catalog, change.base, change.skip, change.known, keys)
     tx.remove(change, files)
-    tx.add(change, _with_vectors(adds, vectors), [f"{location}/{name}"])
+    tx.add(change, _with_vectors(adds, vectors), [storage.join(location, name)])
     if pc.min(files["version"]).as_py() < change.base.uniform_since:
         change.foreign_files = True
 

@@ -234,7 +234,7 @@ def _partition_place(target: Target, sibling: str, size: int) -> tuple[str, Targ
     """(directory, as the log spells it; where files go) of a partition, beside a file that it has: rows that are written as
     one partition keep their order, and are cut into files by size."""
     directory = "" if sibling.startswith("/") or ":" in sibling else posixpath.dirname(sibling)
-    location = f"{target.location}/{unquote(directory)}" if directory else target.location
+    location = storage.join(target.location, unquote(directory)) if directory else target.location
     schema = target.schema.without(target.partition_columns)
     skip = [c for c in target.skip if not c.is_partition]
     return directory, Target(location, schema, (), {**target.configuration, "delta.targetFileSize": str(size)}, skip)

@@ -45,7 +45,7 @@ def vacuum(
     unneeded = _unneeded(lake, snapshot, before, keep_versions or ())
     orphans = _orphans(lake, snapshot, before, unneeded) if full else []
     if not dry_run:
-        storage.remove([os.path.join(snapshot.location, unquote(path)) for path in unneeded + orphans])
+        storage.delete(snapshot.location, [unquote(path) for path in unneeded + orphans])
         _record(lake, snapshot, unneeded)
     return sorted(unneeded + orphans)
 
@@ -63,8 +63,9 @@ def _unneeded(lake: Lake, snapshot: Snapshot, before: int, keep_versions: Sequen
 
 def _borrowed(lake: Lake, snapshot: Snapshot) -> set[str]:
     """Files of the table that shallow clones of it in the lake need, by their names below its root."""
-    root = quote_path(snapshot.location, safe="/") + "/"
-    found = lake.catalog.rows("borrowed_paths", table_id=snapshot.table_id, root=root, url=f"file://{root}")
+    root = f"{quote_path(snapshot.location, safe='/:@')}/"
+    url = root if storage.is_remote(root) else f"file://{root}"
+    found = lake.catalog.rows("borrowed_paths", table_id=snapshot.table_id, root=root, url=url)
     return {unquote(path.removeprefix("file://").removeprefix(root)) for (path,) in found}
 
 
@@ -72,13 +73,15 @@ class _Inside:
     """Is a path of the log below the table's root, by whatever links it goes, and not in its log?"""
 
     def __init__(self, root: str) -> None:
-        self.root = os.path.realpath(root)
+        self.root = root if storage.is_remote(root) else os.path.realpath(root)
         self.directories: dict[str, bool] = {}
 
     def holds(self, path: str) -> bool:
         name = unquote(path)
         if name.startswith("/") or "://" in path or path.startswith("file:"):
             return False
+        if storage.is_remote(self.root):  # names, not links
+            return name.split("/")[0] != "_delta_log" and not {".", ".."} & set(name.split("/"))
         directory = os.path.dirname(os.path.join(self.root, name))
         if directory not in self.directories:
             real = os.path.realpath(directory)
@@ -92,6 +95,8 @@ def _orphans(lake: Lake, snapshot: Snapshot, before: int, unneeded: Sequence[str
     known = {unquote(path) for (path,) in lake.catalog.rows("known_paths", table_id=snapshot.table_id)}
     known |= {*map(unquote, unneeded), *_borrowed(lake, snapshot)}
     parts = tuple(f"{name}=" for name in snapshot.partition_columns)
+    if storage.is_remote(snapshot.location):
+        return _orphans_on_store(snapshot, before, known, parts)
     found = []
     for directory, inner, names in os.walk(snapshot.location):
         inner[:] = [d for d in inner if _is_data_directory(directory, d, parts)]
@@ -99,6 +104,19 @@ def _orphans(lake: Lake, snapshot: Snapshot, before: int, unneeded: Sequence[str
             path = os.path.relpath(os.path.join(directory, name), snapshot.location)
             if path not in known and _may_go(name) and os.lstat(os.path.join(directory, name)).st_mtime * 1000 < before:
                 found.append(quote_path(path, safe="/="))
+    return found
+
+
+def _orphans_on_store(snapshot: Snapshot, before: int, known: set[str], parts: tuple[str, ...]) -> list[str]:
+    """The same where a directory is but a part of a name."""
+    files = storage.list_files(snapshot.location)
+    others = tuple({path.split("_delta_log/")[0] for path in files if "/_delta_log/" in path})  # roots of other tables
+    found = []
+    for path, (_, modified) in files.items():
+        *directories, name = path.split("/")
+        hidden = any(d.startswith(("_", ".")) and not d.startswith(parts) for d in directories)
+        if not (hidden or path in known or (others and path.startswith(others))) and _may_go(name) and modified < before:
+            found.append(quote_path(path, safe="/="))
     return found
 
 

@@ -1,8 +1,4 @@
-"""Where data files and the mirror live: list, read, put-if-absent, durable.
-
-Local directories. Every function takes a table's or lake's `root` (an absolute path without a trailing
-slash) and paths relative to it; object stores come behind these same names.
-"""
+"""Local directories, by POSIX calls. See ``deltaduck.storage`` for what the functions promise."""
 
 from __future__ import annotations
 
@@ -11,19 +7,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote
 
 from deltaduck.errors import StorageError
-
-
-def normalize(root: str | os.PathLike[str]) -> str:
-    """An absolute root without a trailing slash. StorageError for a URL of a store that is not local."""
-    text = os.fspath(root)
-    if text.startswith("file://"):
-        text = text.removeprefix("file://")
-    elif "://" in text:
-        raise StorageError(f"storage {text.split('://')[0]}:// is not available: use a local directory")
-    return os.path.abspath(os.path.expanduser(text))
 
 
 @contextmanager
@@ -50,15 +35,6 @@ def read(root: str, path: str) -> bytes | None:
             return None
 
 
-def read_all(root: str, paths: Sequence[str]) -> list[bytes]:
-    """The contents of files that are there. StorageError for one that is not."""
-    contents = []
-    for path in paths:
-        with _translated(root, path, "read"):
-            contents.append(Path(root, path).read_bytes())
-    return contents
-
-
 def list_log(root: str) -> dict[str, tuple[int, int]] | None:
     """name → (size in bytes, modified in ms) of the files in ``_delta_log``; None when there is no such directory."""
     with _translated(root, "_delta_log", "list"):
@@ -75,11 +51,22 @@ def exists(root: str, path: str) -> bool:
         return os.path.lexists(os.path.join(root, path))
 
 
-def locate(root: str, path: str) -> tuple[str, str]:
-    """(root, path) of a file that a log names: relative to the table's root, or absolute."""
-    if path.startswith(("/", "file:/")):
-        return "/", "/" + unquote(path.removeprefix("file:")).lstrip("/")
-    return root, unquote(path)
+def list_files(root: str) -> dict[str, tuple[int, int]]:
+    """path → (size, modified in ms) of the files below a directory. What a link leads to is not below."""
+    found = {}
+    with _translated(root, "", "list"):
+        for directory, _, names in os.walk(root):
+            for name in names:
+                path = os.path.join(directory, name)
+                status = os.lstat(path)
+                found[os.path.relpath(path, root)] = status.st_size, status.st_mtime_ns // 1_000_000
+    return found
+
+
+def create(root: str, path: str, data: bytes) -> None:
+    """Write a new file under a name that nobody else has; durable after ``persist``."""
+    with open(os.path.join(root, path), "xb") as file:
+        file.write(data)
 
 
 def put_if_absent(root: str, path: str, data: bytes, *, modified_ms: int | None = None) -> bool:
@@ -125,7 +112,7 @@ def scratch(root: str) -> str:
     return _hidden(os.path.join(root, "_delta_log", "checkpoint"))
 
 
-def persist(files: list[str]) -> None:
+def persist(files: Sequence[str]) -> None:
     """Make files, and their names, survive a power cut."""
     for name in files:
         _sync(name)
@@ -133,7 +120,7 @@ def persist(files: list[str]) -> None:
         _sync(directory)
 
 
-def remove(files: list[str]) -> None:
+def remove(files: Sequence[str]) -> None:
     """Delete files that nothing refers to; those already gone are no error."""
     for name in files:
         Path(name).unlink(missing_ok=True)
