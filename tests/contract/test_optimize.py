@@ -60,7 +60,7 @@ def test_files_are_put_together_up_to_the_target(lake: Lake) -> None:
     size = int(lake.table("t").files()["size"][0].as_py())
     metrics = lake.table("t").optimize.compact(target_size=5 * size)
     assert 3 <= metrics["numFilesAdded"] <= 6
-    assert metrics["numFilesRemoved"] == 20
+    assert metrics["numFilesRemoved"] in (19, 20)  # sizes differ a little: one may be alone in its bin, and stays
     assert numbers(lake) == list(range(20_000))
     assert lake.table("t").files("n = 17").num_rows == 1
 

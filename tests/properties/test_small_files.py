@@ -51,7 +51,7 @@ def test_the_log_says_the_same_of_a_file_whoever_wrote_it(tmp_path: Path, values
     con.register("frame", frame)
     adds, (copied,) = parquet.write_files(con, "frame", columns, target, 0)
     (theirs,) = adds.to_pylist()
-    adds, (small,) = parquet.write_files(con, "dl_frame", columns, target, 0, frame)
+    adds, (small,) = parquet.write_files(con, "dl_frame", columns, target, 0, dl_frame=frame)
     (ours,) = adds.to_pylist()
     assert b"DuckDB" in Path(copied).read_bytes()
     assert b"DuckDB" not in Path(small).read_bytes()
