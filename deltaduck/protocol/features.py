@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deltaduck.errors import UnsupportedFeatureError
-from deltaduck.protocol.schema import Struct, uses
+from deltaduck.protocol.schema import Struct, has_required, uses
 
 READER_FEATURES = frozenset(
     {
@@ -52,6 +52,8 @@ def required_features(schema: Struct, configuration: Mapping[str, str]) -> set[s
         needed.add("deletionVectors")
     if any(key.startswith("delta.constraints.") for key in configuration):
         needed.add("checkConstraints")
+    if has_required(schema):  # Spark refuses a table that says NOT NULL and not this
+        needed.add("invariants")
     for key, feature in _COLUMN_FEATURES.items():
         if any(key in f.metadata for f in schema):
             needed.add(feature)

@@ -362,6 +362,18 @@ def logical_leaves(
             yield stored, named
 
 
+def has_required(type_: DataType) -> bool:
+    """Is any column, or member of a struct at any depth, NOT NULL?"""
+    match type_:
+        case Struct(fields):
+            return any(not f.nullable or has_required(f.type) for f in fields)
+        case Array(element, _):
+            return has_required(element)
+        case Map(key, value, _):
+            return has_required(key) or has_required(value)
+    return False
+
+
 def leaves(schema: Struct, parents: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], DataType]]:
     """(physical path, type) of every leaf column; arrays and maps count as one leaf."""
     for f in schema:

@@ -104,3 +104,9 @@ def test_sizes(text: str, size: int) -> None:
     check_properties({"delta.targetFileSize": text})
     assert size_bytes({"delta.targetFileSize": text}, "delta.targetFileSize", 5) == size
     assert size_bytes({}, "delta.targetFileSize", 5) == 5
+
+
+def test_not_null_needs_the_feature_that_says_so() -> None:
+    """Spark refuses a table of writer version 7 whose schema has a NOT NULL column and whose protocol lacks `invariants`."""
+    strict = Struct((Field("s", Struct((Field("n", "timestamp_ntz", nullable=False),))),))
+    assert protocol_for(strict).writer_features == ("invariants", "timestampNtz")
