@@ -24,6 +24,7 @@ def filled(sql: str) -> str:
         .replace("{kept}", "FALSE")
         .replace("{index}", ", s.num_records AS n")
         .replace("{source_id}", "1")
+        .replace("{only}", "")
     )
 
 
