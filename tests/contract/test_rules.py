@@ -107,7 +107,7 @@ def test_defaults_fill_what_a_row_does_not_say(lake: Lake) -> None:
     lake.write("t", pa.table({"id": pa.array([3], pa.int32()), "g": ["x"]}))
     day = dt.date(2024, 1, 1)
     assert lake.sql("FROM t ORDER BY id").fetchall() == [(1, "none", day), (2, None, day), (3, "x", day)]
-    assert lake.table("t").detail()["table_features"] == ["allowColumnDefaults"]
+    assert lake.table("t").detail()["table_features"] == ["allowColumnDefaults", "invariants"]
     lake.sql("ALTER TABLE t ALTER COLUMN g SET DEFAULT 'other'; ALTER TABLE t ALTER COLUMN at DROP DEFAULT")
     with pytest.raises(SchemaMismatchError, match="'at' is NOT NULL and is missing"):
         lake.write("t", pa.table({"id": pa.array([4], pa.int32())}))
@@ -133,7 +133,7 @@ def test_a_table_is_created_with_all_it_has(lake: Lake, tmp_path: object) -> Non
     d = lake.table("t").detail()
     assert (d["description"], d["location"]) == ("all of it", f"{tmp_path}/elsewhere")
     assert d["properties"] == {"a": "b", "delta.constraints.big": "id > 5", "delta.constraints.check_1": "n < 10"}
-    assert d["table_features"] == ["checkConstraints"]
+    assert d["table_features"] == ["checkConstraints", "invariants"]
     lake.sql("CREATE TABLE u TBLPROPERTIES ('a' = 'c') COMMENT 'copied' AS SELECT 1 AS x")
     assert lake.table("u").detail()["properties"] == {"a": "c"}
 
