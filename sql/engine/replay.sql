@@ -164,9 +164,9 @@ WHERE c.path IS NOT NULL AND version > :base;
 SELECT CAST(:table_id AS BIGINT) AS table_id, version, action_order, kind AS action_name, body AS action
 FROM dl_line
 WHERE version > :base AND (kind NOT IN ('add', 'remove', 'metaData', 'protocol', 'txn', 'domainMetadata', 'cdc', 'commitInfo')
-    OR kind = 'txn' AND (body ->> '$.appId' IS NULL OR TRY_CAST(body ->> '$.version' AS BIGINT) IS NULL)
-    OR kind = 'domainMetadata' AND body ->> '$.domain' IS NULL
-    OR kind = 'cdc' AND body ->> '$.path' IS NULL
+    OR kind = 'txn' AND ((body ->> '$.appId') IS NULL OR TRY_CAST(body ->> '$.version' AS BIGINT) IS NULL)
+    OR kind = 'domainMetadata' AND (body ->> '$.domain') IS NULL
+    OR kind = 'cdc' AND (body ->> '$.path') IS NULL
     OR (kind IN ('metaData', 'protocol', 'commitInfo')
         AND (version, action_order) NOT IN (SELECT (version, max(action_order)) FROM dl_line GROUP BY version, kind)));
 

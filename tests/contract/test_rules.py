@@ -79,7 +79,7 @@ def test_a_generated_column_is_computed_or_checked(lake: Lake) -> None:
                 PARTITIONED BY (day)""")
     at = dt.datetime(2024, 5, 6, 12, tzinfo=dt.UTC)
     lake.write("t", pa.table({"at": [at], "n": pa.array([1], pa.int32())}))
-    lake.sql("INSERT INTO t (at, n) VALUES ('2024-05-07 12:00+00', NULL)")
+    lake.sql("INSERT INTO t (at, n) VALUES ('2024-05-07 12:00:00+00', NULL)")
     lake.write("t", pa.table({"at": [at], "n": pa.array([3], pa.int32()), "day": [dt.date(2024, 5, 6)], "twice": [6]}))
     expected = [(1, dt.date(2024, 5, 6), 2), (3, dt.date(2024, 5, 6), 6), (None, dt.date(2024, 5, 7), None)]
     assert lake.sql("SELECT n, day, twice FROM t ORDER BY n").fetchall() == expected
