@@ -241,9 +241,10 @@ def test_foreign_statistics_never_change_a_result(lake: Lake, tmp_path: Path) ->
         "n >= 5",
     ]
     everything = lake.table("t").to_arrow()
+    lake.con.execute("CREATE TEMP TABLE rows_of_t AS FROM everything")  # DuckDB 1.5 lets Arrow filter its own tables, less NaN
     for condition in conditions:
         pruned = lake.sql(f"SELECT s, n::VARCHAR FROM t WHERE {condition} ORDER BY ALL").fetchall()
-        whole = lake.con.sql(f"SELECT s, n::VARCHAR FROM everything WHERE {condition} ORDER BY ALL").fetchall()
+        whole = lake.con.sql(f"SELECT s, n::VARCHAR FROM rows_of_t WHERE {condition} ORDER BY ALL").fetchall()
         assert pruned == whole, condition
     assert everything.num_rows == 9
 
