@@ -72,7 +72,7 @@ def copied(lake: Lake, tmp_path: Path) -> str:
     """A copy of a table with every rule that delta-rs knows; one row is in it."""
     lake.sql("""CREATE TABLE t (n INT NOT NULL, at TIMESTAMPTZ, day DATE GENERATED ALWAYS AS (CAST(at AS DATE)),
                 CONSTRAINT positive CHECK (n > 0))""")
-    lake.sql("INSERT INTO t (n, at) VALUES (1, '2024-01-01 00:00+00')")
+    lake.sql("INSERT INTO t (n, at) VALUES (1, '2024-01-01 00:00:00+00')")
     lake.sql("ALTER TABLE t ADD CONSTRAINT small CHECK (n < 100 OR at IS NULL)")
     return str(shutil.copytree(lake.table("t").detail()["location"], tmp_path / "copy"))
 
