@@ -13,7 +13,6 @@ from urllib.parse import quote as quote_path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 
 from deltaduck import deletions, scan, storage
@@ -62,8 +61,10 @@ def add_actions(con: Any, snapshot: Snapshot, files: pa.Table, *, flatten: bool)
 
 def dataset(
     con: Any, snapshot: Snapshot, files: pa.Table, schema: pa.Schema, filesystem: Any = None, read_options: Any = None
-) -> ds.FileSystemDataset:
+) -> Any:
     """A pyarrow dataset of the files, each with what its partition values and statistics guarantee of its rows."""
+    import pyarrow.dataset as ds  # half a second, for pandas
+
     if not is_plain(snapshot, files):
         raise UnsupportedFeatureError(
             f"table {snapshot.name!r} uses column mapping or deletion vectors, which a pyarrow dataset cannot read: "
@@ -216,7 +217,7 @@ def _nested(leaves: Sequence[tuple[tuple[str, ...], pa.Array]], *, inner: bool =
     return pa.StructArray.from_arrays(list(children.values()), list(children), mask=empty)
 
 
-def _guarantees(snapshot: Snapshot, actions: pa.Table) -> list[ds.Expression]:
+def _guarantees(snapshot: Snapshot, actions: pa.Table) -> list[pc.Expression]:
     """For each file, an expression that all its rows satisfy."""
     columns = {name: actions[name].combine_chunks() for name in actions.column_names}
     bounded = []
@@ -229,8 +230,8 @@ def _guarantees(snapshot: Snapshot, actions: pa.Table) -> list[ds.Expression]:
             low = high = None  # NaN is outside of any bounds
         elif high is not None and f.type.startswith("timestamp"):
             high = pc.add(high, pa.scalar(1000, pa.duration("us")))  # statistics may have cut the milliseconds off
-        bounded.append((ds.field(f.name), columns[f"null_count.{f.name}"], low, high))
-    keys = [(ds.field(name), columns[f"partition.{name}"]) for name in snapshot.partition_columns]
+        bounded.append((pc.field(f.name), columns[f"null_count.{f.name}"], low, high))
+    keys = [(pc.field(name), columns[f"partition.{name}"]) for name in snapshot.partition_columns]
     rows = columns["num_records"]
     found = []
     for i in range(actions.num_rows):
@@ -238,11 +239,11 @@ def _guarantees(snapshot: Snapshot, actions: pa.Table) -> list[ds.Expression]:
         for field, nulls, low, high in bounded:
             ends = (None if end is None else end[i] for end in (low, high))
             facts += _facts(field, nulls[i].as_py(), rows[i].as_py(), *ends)
-        found.append(reduce(and_, facts) if facts else ds.scalar(True))
+        found.append(reduce(and_, facts) if facts else pc.scalar(True))
     return found
 
 
-def _facts(field: ds.Expression, nulls: int | None, rows: int | None, low: Any, high: Any) -> list[ds.Expression]:
+def _facts(field: pc.Expression, nulls: int | None, rows: int | None, low: Any, high: Any) -> list[pc.Expression]:
     if nulls is not None and nulls == rows:
         return [field.is_null()]
     bounds = [field >= low] if low is not None and low.is_valid else []

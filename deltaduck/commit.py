@@ -136,9 +136,7 @@ def _advance(catalog: Catalog, step: _Step, isolation: str | None) -> None:
         if not idle and not _move(catalog, step, current, last_ms):
             raise CommitConflictError(change.name, expected, current, "it changed again while this commit was checked")
     if change.dropped:
-        catalog.run("drop_table", table_id=step.table_id, now_ms=step.commit_ms)
-        skip_index.drop(catalog, step.table_id)
-        row_views.drop(catalog, change.after.name)
+        drop_table(catalog, step.table_id, change.after.name, step.commit_ms)
 
 
 def _reorder(catalog: Catalog, change: Change, current: int, isolation: str | None) -> None:
@@ -185,8 +183,7 @@ def _rename(catalog: Catalog, step: _Step) -> None:
     if any(row[0] != step.table_id for row in catalog.rows("head", name_key=new.lower())):
         raise TableExistsError(f"table {new!r} exists already: choose another name for {old.name!r}")
     row_views.drop(catalog, old.name)
-    if row_views.is_taken(catalog, new):
-        raise TableExistsError(f"{catalog.name} has a view or table {new!r} of your own: choose another name, or drop it")
+    _require_own_name(catalog, new)
     try:
         catalog.run("rename_table", table_id=step.table_id, table_name=new, name_key=new.lower())
     except DuplicateKeyError as e:
@@ -206,21 +203,35 @@ def _create(catalog: Catalog, change: Change) -> int:
     after = change.after
     if catalog.head(after.name):
         raise TableExistsError(f"table {after.name!r} exists already; use mode='append' or 'overwrite', or another name")
-    if row_views.is_taken(catalog, after.name):
-        raise TableExistsError(f"{catalog.name} has a view or table {after.name!r} of your own: choose another name, or drop it")
-    catalog.rows("lock_table_ids")
-    ((table_id,),) = catalog.rows("next_table_id")
     if catalog.rows("location_taken", location=after.location)[0][0] or storage.exists(after.location, log.commit_file(0)):
         raise TableExistsError(f"there is a Delta table at {after.location} already; choose another location for {after.name!r}")
-    try:
-        catalog.run(
-            "insert_table", table_id=table_id, table_name=after.name, name_key=after.name.lower(), location=after.location,
-            now_ms=now_ms(),
-        )  # fmt: skip
-    except DuplicateKeyError as e:
-        raise TableExistsError(f"table {after.name!r} was created by somebody else at the same time") from e
+    table_id = new_table(catalog, after.name, after.location)
     skip_index.create(catalog, table_id, change.skip)
+    return table_id
+
+
+def new_table(catalog: Catalog, name: str, location: str) -> int:
+    """The id of a new table, which has no version yet. TableExistsError when its name is taken."""
+    _require_own_name(catalog, name)
+    catalog.rows("lock_table_ids")
+    ((table_id,),) = catalog.rows("next_table_id")
+    try:
+        catalog.run("insert_table", table_id=table_id, table_name=name, name_key=name.lower(), location=location, now_ms=now_ms())
+    except DuplicateKeyError as e:
+        raise TableExistsError(f"table {name!r} was created by somebody else at the same time") from e
     return int(table_id)
+
+
+def drop_table(catalog: Catalog, table_id: int, name: str, at_ms: int) -> None:
+    """Free a table's name; its log and its files stay."""
+    catalog.run("drop_table", table_id=table_id, now_ms=at_ms)
+    skip_index.drop(catalog, table_id)
+    row_views.drop(catalog, name)
+
+
+def _require_own_name(catalog: Catalog, name: str) -> None:
+    if row_views.is_taken(catalog, name):
+        raise TableExistsError(f"{catalog.name} has a view or table {name!r} of your own: choose another name, or drop it")
 
 
 def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None) -> Committed:

@@ -6,6 +6,7 @@ A query may run long after it was planned, on any connection: the rows stand in 
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import tempfile
 import uuid
@@ -90,5 +91,10 @@ def _rows(location: str, vector: DeletionVector | None, contents: Mapping[str, b
 @cache
 def _directory() -> str:
     directory = tempfile.mkdtemp(prefix="deltaduck-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    atexit.register(_remove, directory, os.getpid())
     return directory
+
+
+def _remove(directory: str, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child ends sooner
+        shutil.rmtree(directory, ignore_errors=True)

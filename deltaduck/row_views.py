@@ -15,7 +15,6 @@ from deltaduck.protocol.features import DELETION_VECTORS
 from deltaduck.protocol.schema import literal, quote
 from deltaduck.snapshot import Snapshot
 
-ON_STORE = "its files are on an object store, whose credentials are not in the catalog"
 LIVE = "removed_version IS NULL"
 AT = "version <= at_version AND (removed_version IS NULL OR removed_version > at_version)"
 
@@ -27,19 +26,38 @@ FOREIGN = """
 
 
 def publish(catalog: Catalog, snapshot: Snapshot, table_id: int, *, has_files: bool) -> None:
-    """(Re)create the view and the macro of a table."""
+    """(Re)create the view and the macro of a table; where a view would show other rows, ones that say why they show none."""
     if catalog.database != "duckdb" or not snapshot.schema.fields:
         return
-    if snapshot.configuration.get(DELETION_VECTORS, "false").lower() == "true":
-        refuse(catalog, snapshot, "it takes rows out by deletion vectors")
-        return
-    if has_files and storage.is_remote(snapshot.location):
-        refuse(catalog, snapshot, ON_STORE)
-        return
-    view, macro = quote(snapshot.name), quote(snapshot.name + "_at")
     globs = [_escaped(place) + "/*.parquet" for (place,) in catalog.fetch(FOREIGN, {"table_id": table_id})]
-    catalog.execute(f"CREATE OR REPLACE VIEW {view} AS {rows_sql(snapshot, table_id, LIVE, has_files, globs)}")
-    catalog.execute(f"CREATE OR REPLACE MACRO {macro}(at_version) AS TABLE {rows_sql(snapshot, table_id, AT, has_files, globs)}")
+    if has_files:  # a glob that matches nothing is an error
+        globs.insert(0, _escaped(snapshot.location) + "/**/*.parquet")
+    reason = _obstacle(catalog, snapshot, table_id, globs)
+    for name, alive in ((f"VIEW {quote(snapshot.name)}", LIVE), (f"MACRO {quote(snapshot.name + '_at')}(at_version)", AT)):
+        rows = _refusal(snapshot, reason) if reason else rows_sql(snapshot, table_id, alive, globs)
+        catalog.execute(f"CREATE OR REPLACE {name} AS {'TABLE ' if alive is AT else ''}{rows}")
+
+
+def _obstacle(catalog: Catalog, snapshot: Snapshot, table_id: int, globs: Sequence[str]) -> str | None:
+    """Why a plain DuckDB client cannot read a table by a view; None when it can."""
+    if len(snapshot.schema.fields) == len(snapshot.partition_columns):
+        return "it has partition columns only"
+    if snapshot.is_mapped:
+        return "its columns are mapped"
+    asked = snapshot.configuration.get(DELETION_VECTORS, "false").lower() == "true"
+    if asked or catalog.rows("has_deletion_vectors", table_id=table_id)[0][0]:
+        return "it takes rows out by deletion vectors"
+    if (globs and storage.is_remote(snapshot.location)) or catalog.rows("has_remote_files", table_id=table_id)[0][0]:
+        return "it has files on an object store, whose credentials are not in the catalog"
+    for glob in globs:
+        if not catalog.fetch(f"SELECT 1 FROM glob({literal(glob)}) LIMIT 1"):
+            return f"there are no data files at {glob}"
+    return None
+
+
+def _refusal(snapshot: Snapshot, reason: str) -> str:
+    text = f"table {snapshot.name!r} can be read by deltaduck, not by a view: {reason}"
+    return scan.empty_sql(snapshot.schema).removesuffix(" WHERE false") + f" WHERE error({literal(text)}) IS NULL"
 
 
 def is_taken(catalog: Catalog, name: str) -> bool:
@@ -58,52 +76,16 @@ def drop(catalog: Catalog, name: str) -> None:
         catalog.execute(f"DROP MACRO TABLE IF EXISTS {quote(name + '_at')}")
 
 
-def obstacle(catalog: Catalog, snapshot: Snapshot, table_id: int) -> str | None:
-    """Why a plain DuckDB client cannot read an imported table by a view; None when it can."""
-    if catalog.database != "duckdb" or not snapshot.schema.fields:
-        return None
-    if len(snapshot.schema.fields) == len(snapshot.partition_columns):
-        return "it has partition columns only"
-    if storage.is_remote(snapshot.location):
-        return ON_STORE
-    if snapshot.is_mapped:
-        return "its columns are mapped"
-    if any(vectors for (vectors,) in catalog.rows("has_deletion_vectors", table_id=table_id)):
-        return "it has deletion vectors"
-    if catalog.rows("files_elsewhere", table_id=table_id)[0][0] or not catalog.fetch(
-        f"SELECT 1 FROM glob({_glob(snapshot)}) LIMIT 1"
-    ):
-        return f"not all of its data files are below {snapshot.location}"
-    return None
-
-
-def refuse(catalog: Catalog, snapshot: Snapshot, reason: str) -> None:
-    """A view and a macro that say why they have no rows to show."""
-    if catalog.database == "duckdb":
-        text = f"table {snapshot.name!r} can be read by deltaduck, not by a view: {reason}"
-        rows = scan.empty_sql(snapshot.schema).removesuffix(" WHERE false") + f" WHERE error({literal(text)}) IS NULL"
-        catalog.execute(f"CREATE OR REPLACE VIEW {quote(snapshot.name)} AS {rows}")
-        catalog.execute(f"CREATE OR REPLACE MACRO {quote(snapshot.name + '_at')}(at_version) AS TABLE {rows}")
-
-
-def _glob(snapshot: Snapshot) -> str:
-    return literal(_escaped(snapshot.location) + "/**/*.parquet")
-
-
 def _escaped(place: str) -> str:
     """A directory's name, in a glob."""
     return place.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
 
 
-def rows_sql(snapshot: Snapshot, table_id: int, alive: str, has_files: bool, globs: Sequence[str] = ()) -> str:
-    """A query of a table's rows over the catalog's own tables: DuckDB globs, and opens only the files that are asked for.
-
-    globs: where files outside of the table's directory are.
-    """
-    own = [_escaped(snapshot.location) + "/**/*.parquet"] if has_files else []  # a glob that matches nothing is an error
-    if not own and not globs:
+def rows_sql(snapshot: Snapshot, table_id: int, alive: str, globs: Sequence[str]) -> str:
+    """A query of a table's rows over the catalog's own tables: DuckDB globs, and opens only the files that are asked for."""
+    if not globs:
         return scan.empty_sql(snapshot.schema)
-    glob = ", ".join(map(literal, [*own, *globs]))
+    glob = ", ".join(map(literal, globs))
     options = f"hive_partitioning=false, filename='dl_filename', schema={scan.schema_map(snapshot)}"
     values = [(i, f) for i, f in enumerate(snapshot.schema) if f.name in snapshot.partition_columns]
     live = ", ".join(

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deltaduck import commit as commits
 from deltaduck import row_views, skip_index, storage
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
@@ -187,31 +188,16 @@ class _Job:
             "set_head", table_id=table_id, commit_ms=commit_ms, has_files=has_files, uniform_since=segment.latest + 1,
             metadata_version=after.metadata_version, protocol_version=after.protocol_version,
         )  # fmt: skip
-        if reason := has_files and row_views.obstacle(catalog, after, table_id):
-            row_views.refuse(catalog, after, reason)
-        else:
-            row_views.publish(catalog, after, table_id, has_files=has_files)
+        row_views.publish(catalog, after, table_id, has_files=has_files)
         return table_id
 
     def _new_table(self) -> int:
-        catalog = self.catalog
-        for (old,) in catalog.rows("live_id", name_key=self.name.lower()):  # force
-            catalog.run("drop_table", table_id=old, now_ms=now_ms())
-            skip_index.drop(catalog, old)
-            row_views.drop(catalog, self.name)
-        if row_views.is_taken(catalog, self.name):
-            raise TableExistsError(
-                f"{catalog.name} has a view or table {self.name!r} of your own: choose another name, or drop it"
-            )
-        catalog.rows("lock_table_ids")
-        if taken := catalog.rows("live_at", location=self.location):
+        if (old := self.catalog.head(self.name)) is not None:  # force
+            commits.drop_table(self.catalog, old[0], self.name, now_ms())
+        table_id = commits.new_table(self.catalog, self.name, self.location)
+        if taken := self.catalog.rows("other_table_at", location=self.location, table_id=table_id):
             raise TableExistsError(f"{self.location} is in this lake already, as table {taken[0][0]!r}")
-        ((table_id,),) = catalog.rows("next_table_id")
-        catalog.run(
-            "insert_table", table_id=table_id, table_name=self.name, name_key=self.name.lower(), location=self.location,
-            now_ms=now_ms(),
-        )  # fmt: skip
-        return int(table_id)
+        return table_id
 
     def _add_versions(self, con: Any, segment: Segment, table_id: int) -> int:
         """The commits, each known to be in the log already; the time of the last."""

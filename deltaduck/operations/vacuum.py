@@ -91,41 +91,25 @@ class _Inside:
 
 
 def _orphans(lake: Lake, snapshot: Snapshot, before: int, unneeded: Sequence[str]) -> list[str]:
-    """Files in the table's directory, older than `before`, that no version of it and no clone knows: paths as a log has them."""
+    """Files below the table's root, older than `before`, that no version of it and no clone knows: paths as a log has them.
+
+    Hidden directories, the log among them, and other tables' roots are not the table's data; nor is what a link leads to.
+    """
     known = {unquote(path) for (path,) in lake.catalog.rows("known_paths", table_id=snapshot.table_id)}
     known |= {*map(unquote, unneeded), *_borrowed(lake, snapshot)}
     parts = tuple(f"{name}=" for name in snapshot.partition_columns)
-    if storage.is_remote(snapshot.location):
-        return _orphans_on_store(snapshot, before, known, parts)
-    found = []
-    for directory, inner, names in os.walk(snapshot.location):
-        inner[:] = [d for d in inner if _is_data_directory(directory, d, parts)]
-        for name in names:
-            path = os.path.relpath(os.path.join(directory, name), snapshot.location)
-            if path not in known and _may_go(name) and os.lstat(os.path.join(directory, name)).st_mtime * 1000 < before:
-                found.append(quote_path(path, safe="/="))
-    return found
-
-
-def _orphans_on_store(snapshot: Snapshot, before: int, known: set[str], parts: tuple[str, ...]) -> list[str]:
-    """The same where a directory is but a part of a name."""
     files = storage.list_files(snapshot.location)
-    others = tuple({path.split("_delta_log/")[0] for path in files if "/_delta_log/" in path})  # roots of other tables
+    inner = {path.split("_delta_log/")[0] for path in files if "/_delta_log/" in path}
+    root = f"{snapshot.location}/"
+    inner |= {f"{place.removeprefix(root)}/" for _, _, _, place, *_ in lake.catalog.rows("list_tables") if place.startswith(root)}
+    others = tuple(inner)
     found = []
     for path, (_, modified) in files.items():
         *directories, name = path.split("/")
         hidden = any(d.startswith(("_", ".")) and not d.startswith(parts) for d in directories)
-        if not (hidden or path in known or (others and path.startswith(others))) and _may_go(name) and modified < before:
+        if not (hidden or path in known or path.startswith(others)) and _may_go(name) and modified < before:
             found.append(quote_path(path, safe="/="))
     return found
-
-
-def _is_data_directory(parent: str, name: str, parts: tuple[str, ...]) -> bool:
-    """Hidden directories, the log among them, and other tables' roots are not the table's data; nor is what a link leads to."""
-    if name.startswith(("_", ".")) and not name.startswith(parts):
-        return False
-    path = os.path.join(parent, name)
-    return not os.path.islink(path) and not os.path.isdir(os.path.join(path, "_delta_log"))
 
 
 def _may_go(name: str) -> bool:

@@ -132,18 +132,14 @@ UPDATE dl_tables SET commit_ms = :commit_ms, metadata_version = :metadata_versio
     uniform_since = :uniform_since, has_files = :has_files
 WHERE table_id = :table_id;
 
--- name: live_id
--- The live table of a name.
-SELECT table_id FROM dl_tables WHERE name_key = :name_key AND dropped_ms = 0;
-
--- name: live_at
--- The live table at a place.
-SELECT table_name FROM dl_tables WHERE location = :location AND dropped_ms = 0;
+-- name: other_table_at
+-- Another live table at a place.
+SELECT table_name FROM dl_tables WHERE location = :location AND dropped_ms = 0 AND table_id <> :table_id;
 
 -- name: has_deletion_vectors
 -- Has any version of a table a deletion vector?
 SELECT EXISTS (SELECT 1 FROM dl_add_files WHERE table_id = :table_id AND dv_id <> '');
 
--- name: files_elsewhere
--- How many files of a table are named by absolute paths.
-SELECT count(*) FROM dl_add_files WHERE table_id = :table_id AND (path LIKE '/%' OR path LIKE '%://%' OR path LIKE 'file:%');
+-- name: has_remote_files
+-- Are files of a table named by the URL of a store?
+SELECT EXISTS (SELECT 1 FROM dl_add_files WHERE table_id = :table_id AND path LIKE '%://%' AND path NOT LIKE 'file:%');

@@ -1,5 +1,6 @@
 -- name: first_conflict
 -- The oldest commit after :read_version with which a commit that read nothing still cannot be reordered.
+-- Of one commit's reasons, its schema or properties come before the protocol that these ask for.
 SELECT version, reason FROM (
     SELECT version, 'its schema or properties were changed' AS reason
     FROM dl_metadata_updates WHERE table_id = :table_id AND version > :read_version
@@ -10,7 +11,7 @@ SELECT version, reason FROM (
     SELECT version, 'the same application committed'
     FROM dl_txn_actions WHERE table_id = :table_id AND version > :read_version AND app_id = :app_id
 ) c
-ORDER BY version LIMIT 1;
+ORDER BY version, reason DESC LIMIT 1;
 
 -- name: conflicting_own
 -- The oldest commit that took out a file which this one takes out too. dl_staged_removes holds (version, action_order).

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deltaduck import Lake
-from deltaduck.errors import DeltaduckError
+from deltaduck.errors import CommitConflictError, DeltaduckError
 
 ON = {"delta.enableDeletionVectors": "true"}
 ROWS = pa.table({"id": pa.array(range(100), pa.int64()), "v": pa.array([i % 7 for i in range(100)], pa.int64())})
@@ -133,6 +133,17 @@ def test_old_files_that_lack_a_column_still_do_after_a_delete(lake: Lake) -> Non
     lake.sql("ALTER TABLE t ADD COLUMN more INT")
     lake.sql("DELETE FROM t WHERE id = 1")
     assert lake.sql("SELECT DISTINCT more FROM t").fetchall() == [(None,)]
+
+
+def test_of_two_changes_to_one_file_one_is_done(t: Lake) -> None:
+    first, second = t.begin(), t.begin()
+    first.sql("DELETE FROM t WHERE id = 1")
+    second.sql("DELETE FROM t WHERE id = 2")
+    first.commit()
+    with pytest.raises(CommitConflictError, match="expected version 0, found version 1"):
+        second.commit()
+    assert ids(t) == [i for i in range(100) if i != 1]
+    assert len(bins(t)) == 1
 
 
 def test_imported_vectors_are_added_to(t: Lake, tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_a_full_vacuum_finds_what_crashed_writers_left(t: Lake) -> None:
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"x")
     (root / "inner" / "_delta_log").mkdir(parents=True)
+    (root / "inner" / "_delta_log" / f"{0:020}.json").write_bytes(b"another table's")
     (root / "inner" / "x.parquet").write_bytes(b"another table's")
     os.symlink(root.parent, root / "link")
     (root.parent / "outside.parquet").write_bytes(b"x")

@@ -98,6 +98,19 @@ def test_rows_are_shown_to_any_duckdb_client(tmp_path: Path, place: Place) -> No
         assert client.execute("FROM t_at(0)").fetchall() == [(1,)]
 
 
+def test_a_view_that_would_show_deleted_rows_shows_none(tmp_path: Path, place: Place) -> None:
+    old, new = place("sqlite", tmp_path), tmp_path / "new.duckdb"
+    with deltaduck.connect(old) as lake:
+        lake.write("t", [{"n": 1}, {"n": 2}], configuration={"delta.enableDeletionVectors": "true"})
+        lake.sql("DELETE FROM t WHERE n = 1")
+        lake.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'false')")
+    deltaduck.migrate(old, new)
+    with duckdb.connect(new, read_only=True) as client:
+        for rows in ("t", "t_at(1)"):
+            with pytest.raises(duckdb.Error, match=r"'t' can be read by deltaduck, not by a view: .* deletion vectors"):
+                client.execute(f"FROM {rows}").fetchall()
+
+
 def test_a_target_that_holds_something_is_refused_untouched(target: str, tmp_path: Path) -> None:
     with deltaduck.connect(tmp_path / "old.duckdb") as lake:
         lake.write("t", [{"n": 1}])

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -92,3 +93,20 @@ def test_files_that_are_not_live_are_not_opened(path: Path) -> None:
     for query in ("FROM big", "FROM big_at(0)"):
         (plan,) = ask(path, f"EXPLAIN ANALYZE SELECT sum(n) {query}")
         assert "Total Files Read: 1 " in str(plan)
+
+
+def test_rows_that_a_view_cannot_leave_out_are_not_shown(tmp_path: Path) -> None:
+    """Deletion vectors written once stay in the way when the property is taken back, and when the table is imported."""
+    path, other = tmp_path / "lake.duckdb", tmp_path / "other.duckdb"
+    with deltaduck.connect(path) as lake:
+        lake.write("t", "SELECT range AS n FROM range(100)", configuration={"delta.enableDeletionVectors": "true"})
+        lake.sql("DELETE FROM t WHERE n < 9")
+        lake.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'false')")
+        place = lake.table("t").detail()["location"]
+    with deltaduck.connect(other) as lake:
+        lake.import_table(place, "t")
+    for catalog in (path, other):
+        with duckdb.connect(catalog, read_only=True) as client:
+            for rows in ("t", "t_at(0)"):
+                with pytest.raises(duckdb.Error, match="not by a view: it takes rows out by deletion vectors"):
+                    client.execute(f"FROM {rows}").fetchall()
