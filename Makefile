@@ -23,7 +23,7 @@ $(PEERS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]' 'duckdb==1.5.5' \
 		'duckdb-extensions==1.5.5' 'duckdb-extension-delta==1.5.5' 'duckdb-extension-ducklake==1.5.5' \
-		'duckdb-extension-httpfs==1.5.5'
+		'duckdb-extension-httpfs==1.5.5' 'duckdb-extension-postgres==1.5.5' 'duckdb-extension-sqlite==1.5.5'
 	touch $@
 
 demo: $(VENV)/.demo

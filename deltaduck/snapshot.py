@@ -211,12 +211,11 @@ def files(catalog: Catalog, snapshot: Snapshot, condition: Condition | None = No
     size, modification_time, partition_values (JSON), num_records, stats (JSON), tags, data_change.
     """
     params: dict[str, Any] = {"table_id": snapshot.table_id, "version": snapshot.version}
-    sql = catalog.sql("files")
-    if condition is not None and condition.sql != "TRUE":
-        params |= condition.params
+    if condition is None or condition.sql == "TRUE":
+        found = catalog.arrow("files", **params)
+    else:
         keys = f"SELECT version, action_order FROM dl_skip_{snapshot.table_id} s WHERE {condition.sql}"
-        sql = sql.replace("ORDER BY", f"  AND (version, action_order) IN ({keys})\nORDER BY")
-    found = catalog.fetch_arrow(sql, params)
+        found = catalog.fetch_arrow(catalog.sql("files_of").replace("{keys}", keys), {**params, **condition.params})
     if snapshot.version < snapshot.latest:
         _require_files(catalog, snapshot, found)
     return found

@@ -72,6 +72,11 @@ class Postgres:
         """A catalog in a schema of this server."""
         return f"deltasql://postgres/postgres/{schema}?{self.query(user)}{''.join(f'&{k}={v}' for k, v in options.items())}"
 
+    @property
+    def libpq(self) -> str:
+        """A connection string to it."""
+        return f"dbname=postgres host={self.home} user=deltaduck"
+
     def query(self, user: str = "deltaduck") -> str:
         """The query part of a URI to it."""
         return f"host={quote(self.home, safe='')}&user={user}"

@@ -49,6 +49,15 @@ FROM dl_add_files
 WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version)
 ORDER BY version, action_order;
 
+-- name: files_of
+-- The same, of those that the skip index does not rule out: {keys} gives their version and action_order.
+SELECT version, action_order, path, size, modification_time, partition_values, num_records, stats, tags, data_change, dv_id,
+       dv_storage_type, dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality, base_row_id, default_row_commit_version
+FROM dl_add_files
+WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version)
+  AND (version, action_order) IN ({keys})
+ORDER BY version, action_order;
+
 -- name: file_totals
 -- How many files, bytes and rows a table has at a version.
 SELECT count(*), coalesce(sum(size), 0), sum(num_records - coalesce(dv_cardinality, 0))

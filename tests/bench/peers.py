@@ -46,6 +46,22 @@ def ducklake_orders(name: str, root: str, parquet: str) -> None:
     con.execute(f"CREATE TABLE {name}.orders AS FROM read_parquet('{parquet}')")
 
 
+def ducklake_on_postgres(libpq: str, root: str, tables: list[str]) -> None:
+    import_extension("postgres")
+    con.execute("LOAD postgres")
+    con.execute(f"ATTACH 'ducklake:postgres:{libpq}' AS shared (DATA_PATH '{root}/shared/', METADATA_SCHEMA 'shared')")
+    for table in tables:
+        con.execute(f"CREATE TABLE shared.{table} (p BIGINT, n BIGINT)")
+        con.execute(f"ALTER TABLE shared.{table} SET PARTITIONED BY (p)")
+
+
+def ducklake_inserts(tables: list[str], rows: str) -> None:
+    con.execute("BEGIN")
+    for table in tables:
+        con.execute(f"INSERT INTO shared.{table} {rows}")
+    con.execute("COMMIT")
+
+
 def delta_query(query: str) -> None:
     con.execute(query).fetchall()
 

@@ -21,6 +21,7 @@ def filled(sql: str) -> str:
     return (
         sql.replace("{skip_join}", join)
         .replace("{condition}", "s.num_records > 0")
+        .replace("{keys}", "SELECT version, action_order FROM dl_add_files")
         .replace("{kept}", "FALSE")
         .replace("{index}", ", s.num_records AS n")
         .replace("{source_id}", "1")
