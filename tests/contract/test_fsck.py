@@ -71,12 +71,12 @@ DAMAGE = {
     ),
     "interval": "UPDATE dl_add_files SET removed_version = 0 WHERE version = 1 AND table_id = {id}",
     "two_lives": "UPDATE dl_add_files SET path = 'same', removed_version = NULL WHERE table_id = {id}",
-    "counts": "UPDATE dl_add_files SET dv_cardinality = 100 WHERE version = 1 AND table_id = {id}",
+    "counts": "UPDATE dl_add_files SET dv_cardinality = 1000 WHERE version = 1 AND table_id = {id}",
     "end_without_remove": "DELETE FROM dl_remove_files WHERE table_id = {id}",
     "remove_without_end": "UPDATE dl_add_files SET removed_version = NULL WHERE table_id = {id}",
-    "record_count": "UPDATE dl_add_files SET num_records = 100 WHERE version = 1 AND table_id = {id}",
-    "same_place": "UPDATE dl_add_files SET action_order = 0 WHERE version = 1 AND table_id = {id}",
     "shared_location": "UPDATE dl_tables SET location = (SELECT max(location) FROM dl_tables) WHERE table_id = {id}",
+    "same_place": "UPDATE dl_add_files SET action_order = 0 WHERE version = 1 AND table_id = {id}",
+    "record_count": "UPDATE dl_add_files SET num_records = 100 WHERE version = 1 AND table_id = {id}",
 }
 
 
