@@ -35,7 +35,7 @@ from deltaduck.frontends import ddl, dml, functions, references, sql, words
 from deltaduck.importer import replay
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror import Mirror
-from deltaduck.operations import convert
+from deltaduck.operations import convert, fsck
 from deltaduck.operations.create import place_name
 from deltaduck.predicate import Condition
 from deltaduck.protocol.schema import literal, quote
@@ -213,6 +213,14 @@ class Lake:
         """A transaction over any tables. isolation: "write_serializable" (each table's own setting, unless told) or
         "serializable": what was only read must not have changed either."""
         return Transaction(self, isolation)
+
+    def fsck(self, *tables: str, repair: bool = False) -> Listing:
+        """What is wrong with tables, or with all: the catalog's invariants, skip index, files, mirror. A row per table and check.
+
+        repair: make again what can be made from the log without a loss; each row says whether that did it, and else the way out.
+        """
+        self._require_open()
+        return fsck.fsck(self, tables, repair=repair)
 
     # --- the end, and looks
 

@@ -58,7 +58,7 @@ def redefine(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> 
 
 
 def drop(catalog: Catalog, table_id: int) -> None:
-    catalog.execute(f"DROP TABLE dl_skip_{table_id}")
+    catalog.execute(f"DROP TABLE IF EXISTS dl_skip_{table_id}")
     catalog.run("delete_skip_columns", table_id=table_id)
 
 

@@ -81,9 +81,13 @@ def _definition(catalog: Catalog, table_id: int, metadata_version: int, protocol
     """What metadata and protocol say of a table; read from the catalog once."""
     key = (table_id, metadata_version, protocol_version)
     if (known := catalog.definitions.get(key)) is None:
-        ((*metadata, reader, writer, reader_features, writer_features),) = catalog.rows(
-            "definition", table_id=table_id, metadata_version=metadata_version, protocol_version=protocol_version
-        )
+        rows = catalog.rows("definition", table_id=table_id, metadata_version=metadata_version, protocol_version=protocol_version)
+        if not rows:
+            raise LogCorruptError(
+                f"the catalog lacks the metadata of version {metadata_version} or the protocol of version {protocol_version} "
+                f"of the table with id {table_id}: deltaduck fsck says what is wrong"
+            )
+        ((*metadata, reader, writer, reader_features, writer_features),) = rows
         known = Snapshot(
             table_id=table_id, name="", location="", version=-1, latest=-1, uniform_since=-1, has_files=False,
             metadata_version=metadata_version, protocol_version=protocol_version, commit_ms=-1,

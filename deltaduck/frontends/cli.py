@@ -33,6 +33,7 @@ from deltaduck.errors import CatalogError, DeltaduckError
 from deltaduck.lake import Lake, connect
 from deltaduck.listing import size_text
 from deltaduck.migrate import migrate as copy_catalog
+from deltaduck.operations import fsck
 from deltaduck.operations import optimize as optimizing
 from deltaduck.parquet import translate
 from deltaduck.protocol.features import size_bytes
@@ -244,6 +245,25 @@ def restore(
     with open_lake(lake) as opened:
         found = opened.table(table).restore(version if timestamp is None else timestamp)  # type: ignore[arg-type]
         typer.echo(f"{found['numRestoredFile']} files restored, {found['numRemovedFile']} removed")
+
+
+@app.command("fsck")
+def check(
+    tables: Annotated[list[str] | None, typer.Argument(help="Names of tables; every table, unless given.")] = None,
+    lake: LakePath = DEFAULT_LAKE,
+    repair: Annotated[bool, typer.Option("--repair", help="Make again what can be made from the log without a loss.")] = False,
+    output: Output = Format.table,
+) -> None:
+    """Look for what is wrong: catalog, skip index, files, mirror. Exit code 1 when something is, and stays."""
+    with open_lake(lake) as opened:
+        found = opened.fsck(*tables or (), repair=repair)
+        if found or output is not Format.table:
+            show(found.columns, found.rows(), output)
+        whole = fsck.is_whole(found)
+        verdict = "nothing is wrong" if whole else "something is wrong: the way out is in the last column"
+        terminal.console(stderr=True).print(Text(verdict, style="" if whole else "bold red"))
+        if not whole:
+            raise typer.Exit(1)
 
 
 @app.command()

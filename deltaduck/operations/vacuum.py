@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as quote_path
 from urllib.parse import unquote
@@ -43,7 +43,7 @@ def vacuum(
         )
     before = now_ms() - retention
     unneeded = _unneeded(lake, snapshot, before, keep_versions or ())
-    orphans = _orphans(lake, snapshot, before, unneeded) if full else []
+    orphans = find_orphans(lake, snapshot, before, unneeded, storage.list_files(snapshot.location)) if full else []
     if not dry_run:
         storage.delete(snapshot.location, [unquote(path) for path in unneeded + orphans])
         _record(lake, snapshot, unneeded)
@@ -90,15 +90,17 @@ class _Inside:
         return self.directories[directory]
 
 
-def _orphans(lake: Lake, snapshot: Snapshot, before: int, unneeded: Sequence[str]) -> list[str]:
-    """Files below the table's root, older than `before`, that no version of it and no clone knows: paths as a log has them.
+def find_orphans(
+    lake: Lake, snapshot: Snapshot, before: int, unneeded: Sequence[str], files: Mapping[str, tuple[int, int]]
+) -> list[str]:
+    """Of the files below the table's root, those older than `before` that no version of it and no clone knows: paths as a log
+    has them.
 
     Hidden directories, the log among them, and other tables' roots are not the table's data; nor is what a link leads to.
     """
     known = {unquote(path) for (path,) in lake.catalog.rows("known_paths", table_id=snapshot.table_id)}
     known |= {*map(unquote, unneeded), *_borrowed(lake, snapshot)}
     parts = tuple(f"{name}=" for name in snapshot.partition_columns)
-    files = storage.list_files(snapshot.location)
     inner = {path.split("_delta_log/")[0] for path in files if "/_delta_log/" in path}
     root = f"{snapshot.location}/"
     inner |= {f"{place.removeprefix(root)}/" for _, _, _, place, *_ in lake.catalog.rows("list_tables") if place.startswith(root)}

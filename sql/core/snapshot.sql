@@ -77,7 +77,7 @@ SELECT max(app_version) FROM dl_txn_actions WHERE table_id = :table_id AND app_i
 
 -- name: skip_sources
 -- What the skip index is derived from. exact_max: no NaN hides above a float's maximum, which only our own writer promises.
-SELECT a.version, a.action_order, a.stats, a.partition_values, coalesce(v.engine_info LIKE :ours, FALSE) AS exact_max
+SELECT a.version, a.action_order, a.num_records, a.stats, a.partition_values, coalesce(v.engine_info LIKE :ours, FALSE) AS exact_max
 FROM dl_add_files a
 JOIN dl_table_versions v ON v.table_id = a.table_id AND v.version = a.version
 WHERE a.table_id = :table_id
