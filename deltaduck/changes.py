@@ -27,6 +27,8 @@ class Change:
     foreign_files: some of the adds are files that were not written now, whose columns may be others than the table's.
     metrics: what statements say of themselves, beside what the files say.
     reads: what was read, as conditions on the skip index. A commit without reads and removes is a blind append.
+    searches: the same of statements to which no row matters but those that they change: who took out others is not in their way.
+    written: files beside those of the adds, to be deleted should the commit fail.
     info: what else the commitInfo says. copy_options: how its files are written, where not as the table's properties say.
     """
 
@@ -37,6 +39,8 @@ class Change:
     adds: list[pa.Table] = field(default_factory=list)
     removes: list[pa.Table] = field(default_factory=list)
     reads: list[Condition] = field(default_factory=list)
+    searches: list[Condition] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
     app_transactions: dict[str, int] = field(default_factory=dict)
     operation: str = "WRITE"
     parameters: dict[str, str] = field(default_factory=dict)
@@ -97,8 +101,8 @@ class Change:
     def copy(self) -> Change:
         """The same, to come back to when a statement fails."""
         return replace(
-            self, adds=[*self.adds], removes=[*self.removes], reads=[*self.reads], metrics=dict(self.metrics),
-            app_transactions=dict(self.app_transactions), parameters=dict(self.parameters),
+            self, adds=[*self.adds], removes=[*self.removes], reads=[*self.reads], searches=[*self.searches],
+            metrics=dict(self.metrics), app_transactions=dict(self.app_transactions), parameters=dict(self.parameters),
         )  # fmt: skip
 
     def removed_keys(self) -> pa.Table | None:

@@ -289,7 +289,7 @@ def _insert_version(
         "operationParameters": change.parameters,
         "readVersion": base.version if base else None,
         "isolationLevel": isolation or after.configuration.get("delta.isolationLevel", "WriteSerializable"),
-        "isBlindAppend": base is not None and not (change.reads or change.removes or change.replaces_metadata),
+        "isBlindAppend": base is not None and not (change.reads or change.searches or change.removes or change.replaces_metadata),
         "operationMetrics": {k: str(v) for k, v in metrics.items()},
         "engineInfo": f"{skip_index.ENGINE}/{__version__}",
         "txnId": commit_id,

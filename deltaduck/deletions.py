@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -60,6 +60,31 @@ def vectors(location: str, files: pa.Table) -> Iterator[Any]:
     paths = list(dict.fromkeys(path for v in found if v is not None and (path := v.path) is not None))
     contents = dict(zip(paths, storage.read_each(location, paths), strict=True))
     return (_rows(location, vector, contents) for vector in found)
+
+
+def with_vectors(adds: pa.Table, vectors: Sequence[DeletionVector]) -> pa.Table:
+    """Adds of the same files under these vectors. Bounds of their statistics may belong to a row that is deleted."""
+    new = {
+        "dv_id": pa.array([v.unique_id for v in vectors], pa.string()),
+        "dv_storage_type": pa.array([v.storage_type for v in vectors], pa.string()),
+        "dv_path_or_inline_dv": pa.array([v.path_or_inline for v in vectors], pa.string()),
+        "dv_offset": pa.array([v.offset for v in vectors], pa.int64()),
+        "dv_size_in_bytes": pa.array([v.size_in_bytes for v in vectors], pa.int64()),
+        "dv_cardinality": pa.array([v.cardinality for v in vectors], pa.int64()),
+        "data_change": pa.repeat(True, len(vectors)),
+        "stats": pa.array([_loosened(text) for text in adds["stats"].to_pylist()], pa.string()),
+    }
+    for column, values in new.items():
+        adds = adds.set_column(adds.column_names.index(column), column, values)
+    return adds
+
+
+def _loosened(stats: str | None) -> str | None:
+    if stats is None or '"tightBounds":false' in stats:
+        return stats
+    if '"tightBounds":true' in stats:
+        return stats.replace('"tightBounds":true', '"tightBounds":false')
+    return '{"tightBounds":false,' + stats.lstrip().removeprefix("{")
 
 
 def _write(places: Any, rows: Iterable[Any]) -> str:

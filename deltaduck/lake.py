@@ -365,7 +365,7 @@ class Lake:
 
     def commit(self, changes: Sequence[Change], isolation: str | None, keep_files: Callable[[], None]) -> list[Committed]:
         """Commit staged changes. keep_files is called before COMMIT: whatever happens from then on, it may have succeeded."""
-        changes = [c for c in changes if c.dropped or c.base is None or not c.changes_nothing or c.reads]
+        changes = [c for c in changes if c.dropped or c.base is None or not c.changes_nothing or c.reads or c.searches]
         if all(c.base is not None and c.changes_nothing for c in changes):
             return []
         for last in tries(self.catalog.patience):

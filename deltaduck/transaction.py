@@ -131,7 +131,7 @@ class Transaction:
         """Make everything staged true, or nothing. CommitConflictError when the tables moved on in a way that matters."""
         self._require_open()
         try:
-            self.committed = self.lake.commit(self._all_changes(), self._isolation, self._written.clear)
+            self.committed = self.lake.commit(self._all_changes(), self._isolation, self._keep_files)
         except BaseException:
             self.rollback()
             raise
@@ -139,10 +139,16 @@ class Transaction:
         self.lake.mirror.publish(self.committed)
         self._lease = None
 
+    def _keep_files(self) -> None:
+        """From now on the commit may have happened, and need them."""
+        self._written.clear()
+        for change in self._changes.values():
+            change.written.clear()
+
     def rollback(self) -> None:
         """Forget everything staged."""
         self._state = "rolled back"
-        storage.remove(self._written)
+        storage.remove([*self._written, *(name for change in self._changes.values() for name in change.written)])
         self._lease = None
 
     def __enter__(self) -> Transaction:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from deltaduck import deletions, storage
 from deltaduck.changes import Change
 from deltaduck.operations.files import version_files
-from deltaduck.protocol.deletion_vectors import DeletionVector, file_of
+from deltaduck.protocol.deletion_vectors import file_of
 from deltaduck.protocol.features import DELETION_VECTORS
 from deltaduck.snapshot import Snapshot
 
@@ -76,31 +76,6 @@ def _exchange(tx: Transaction, change: Change, files: pa.Table, rows: Sequence[A
     keys = files.select(["version", "action_order"])
     adds = version_files(tx.lake.catalog, change.base, change.skip, change.known, keys)
     tx.remove(change, files)
-    tx.add(change, _with_vectors(adds, vectors), [storage.join(location, name)])
+    tx.add(change, deletions.with_vectors(adds, vectors), [storage.join(location, name)])
     if pc.min(files["version"]).as_py() < change.base.uniform_since:
         change.foreign_files = True
-
-
-def _with_vectors(adds: pa.Table, vectors: Sequence[DeletionVector]) -> pa.Table:
-    new = {
-        "dv_id": pa.array([v.unique_id for v in vectors]),
-        "dv_storage_type": pa.array([v.storage_type for v in vectors]),
-        "dv_path_or_inline_dv": pa.array([v.path_or_inline for v in vectors]),
-        "dv_offset": pa.array([v.offset for v in vectors], pa.int64()),
-        "dv_size_in_bytes": pa.array([v.size_in_bytes for v in vectors], pa.int64()),
-        "dv_cardinality": pa.array([v.cardinality for v in vectors], pa.int64()),
-        "data_change": pa.repeat(True, len(vectors)),
-        "stats": pa.array([_loosened(text) for text in adds["stats"].to_pylist()], pa.string()),
-    }
-    for column, values in new.items():
-        adds = adds.set_column(adds.column_names.index(column), column, values)
-    return adds
-
-
-def _loosened(stats: str | None) -> str | None:
-    """Statistics whose minimum or maximum may belong to a row that is deleted."""
-    if stats is None or '"tightBounds":false' in stats:
-        return stats
-    if '"tightBounds":true' in stats:
-        return stats.replace('"tightBounds":true', '"tightBounds":false')
-    return '{"tightBounds":false,' + stats.lstrip().removeprefix("{")

@@ -108,7 +108,7 @@ def change_rows(tx: Transaction, change: Change, search: Search, clauses: Sequen
     """Stage what the clauses say of the rows that the search finds."""
     check_writable(change.after.protocol, change.name)
     start = time.perf_counter()
-    change.reads.append(search.condition)
+    (change.searches if _changes_all_that_matters(search, clauses) else change.reads).append(search.condition)
     files = tx.files(change, search.condition)
     effect = Effect(files_scanned=files.num_rows)
     if search.source is None and not files.num_rows:
@@ -122,6 +122,16 @@ def change_rows(tx: Transaction, change: Change, search: Search, clauses: Sequen
         rewrite.replace(tx, change, found, effect)
     effect.rewrite_ms = _ms(start) - effect.scan_ms
     return effect
+
+
+def _changes_all_that_matters(search: Search, clauses: Sequence[Clause]) -> bool:
+    """Would the statement do the same if rows of the table that it does not change had not been there?
+
+    A row that is inserted because nothing matched is the exception, unless all that matches changes."""
+    if search.source is None or all(c.when != NOT_MATCHED for c in clauses):
+        return True
+    matched = [c for c in clauses if c.when == MATCHED]
+    return any(c.condition is None for c in matched) and all(c.action != "nothing" for c in matched)
 
 
 def _ms(start: float) -> int:

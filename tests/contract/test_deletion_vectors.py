@@ -135,15 +135,68 @@ def test_old_files_that_lack_a_column_still_do_after_a_delete(lake: Lake) -> Non
     assert lake.sql("SELECT DISTINCT more FROM t").fetchall() == [(None,)]
 
 
-def test_of_two_changes_to_one_file_one_is_done(t: Lake) -> None:
-    first, second = t.begin(), t.begin()
-    first.sql("DELETE FROM t WHERE id = 1")
-    second.sql("DELETE FROM t WHERE id = 2")
-    first.commit()
+# --- two transactions at one file
+
+UPSERT = (
+    "MERGE INTO t USING (VALUES (8, 80), (208, 80)) AS s(id, v) ON t.id = s.id "
+    "WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT (id, v) VALUES (s.id, s.v)"
+)
+
+
+@pytest.mark.parametrize("isolation", ["write_serializable", "serializable"])
+def test_changes_of_other_rows_of_one_file_are_all_done(t: Lake, isolation: str) -> None:
+    statements = ["DELETE FROM t WHERE id = 1", "DELETE FROM t WHERE id = 2", "UPDATE t SET v = 70 WHERE id = 3", UPSERT]
+    transactions = [t.begin(isolation) for _ in statements]
+    for tx, statement in zip(transactions, statements, strict=True):
+        tx.sql(statement)
+    for tx in transactions:
+        tx.commit()
+    assert ids(t) == [0, *range(3, 100), 208]
+    assert t.sql("SELECT id, v FROM t WHERE v >= 70 ORDER BY id").fetchall() == [(3, 70), (8, 80), (208, 80)]
+    assert t.table("t").files()["dv_cardinality"].to_pylist()[-1] == 4
+    assert len(bins(t)) == 4
+    for version in range(1, 5):
+        assert peers_ids(t, version) == [ids(t, f"AT (VERSION => {version})")] * 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("DELETE FROM t WHERE id IN (1, 2)", "DELETE FROM t WHERE id IN (2, 3)"),
+        ("DELETE FROM t WHERE id = 8", UPSERT),
+        ("UPDATE t SET v = 6 WHERE id = 1", "DELETE FROM t WHERE v = 6"),  # which should see the new row
+        ("DELETE FROM t WHERE id = 8", UPSERT.replace("WHEN MATCHED", "WHEN MATCHED AND s.v < 9")),  # which would insert it
+        ("OPTIMIZE t ZORDER BY (v)", "DELETE FROM t WHERE id = 1"),
+    ],
+)
+def test_of_two_changes_to_the_same_rows_one_is_done(t: Lake, first: str, second: str) -> None:
+    tx = t.begin()
+    tx.sql(second)
+    t.sql(first)
+    rows = ids(t)
     with pytest.raises(CommitConflictError, match="expected version 0, found version 1"):
-        second.commit()
-    assert ids(t) == [i for i in range(100) if i != 1]
-    assert len(bins(t)) == 1
+        tx.commit()
+    assert ids(t) == rows
+    assert len(bins(t)) == ("OPTIMIZE" not in first)
+
+
+def test_two_changes_that_leave_no_row_of_a_file_take_it_out(t: Lake) -> None:
+    tx = t.begin()
+    tx.sql("DELETE FROM t WHERE id < 50")
+    t.sql("DELETE FROM t WHERE id >= 50")
+    tx.commit()
+    assert t.table("t").files().num_rows == 0
+    assert t.mirror.verify("t")
+
+
+def test_rows_that_a_restore_brought_back_are_not_hidden_again(t: Lake) -> None:
+    t.sql("DELETE FROM t WHERE id = 1")
+    tx = t.begin()
+    tx.sql("DELETE FROM t WHERE id = 2")
+    t.sql("RESTORE t TO VERSION AS OF 0")
+    with pytest.raises(CommitConflictError):
+        tx.commit()
+    assert ids(t) == list(range(100))
 
 
 def test_imported_vectors_are_added_to(t: Lake, tmp_path: Path) -> None:
