@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
+import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +18,8 @@ from deltaduck.catalog.base import now_ms
 from deltaduck.commit import KINDS, Committed
 from deltaduck.errors import CatalogError, DeltaduckError, MirrorError, TableNotFoundError
 from deltaduck.listing import Listing, utc
-from deltaduck.mirror import cleanup
+from deltaduck.mirror import cleanup, leases
+from deltaduck.mirror.background import Background
 from deltaduck.mirror.checkpoint import write_checkpoint
 from deltaduck.mirror.export import export_log
 from deltaduck.mirror.publish import publish_commit
@@ -27,32 +31,41 @@ log = logging.getLogger("deltaduck.mirror")
 
 
 MARK_EVERY = 32  # commits between two marks, where no other process can look
+PATIENCE = 1.0  # seconds that a writer waits for another one to publish for both
+SOON_MS = 1_000  # until a look at what somebody else is at, or at a catalog that does not answer
 
 
 class Mirror:
-    """The mirror of one lake. A commit is durable before it is published; whatever is owed is in ``dl_mirror_status``."""
+    """The mirror of one lake. A commit is durable before it is published; whatever is owed is in ``dl_mirror_status``.
 
-    def __init__(self, catalog: Catalog, engine: Callable[[], Any]) -> None:
+    mode: "sync" publishes before a commit returns, "async" in a thread of its own, "manual" when ``reconcile`` is called.
+    """
+
+    def __init__(self, catalog: Catalog, engine: Callable[[], Any], mode: str = "sync") -> None:
+        self.mode = mode
         self._catalog = catalog
         self._engine = engine
         self._lock = threading.RLock()
         self._published: dict[int, int] = {}  # table_id -> newest version known to be in the mirror
         self._commits = 0
+        self._holder = uuid.uuid4().hex  # of leases
+        self._background = Background(self._publish_soon, self._retry) if mode == "async" else None
 
     def publish(self, committed: Sequence[Committed]) -> None:
         """Publish what was just committed. Never raises for a failure: it stays PENDING, is logged, and is retried later."""
-        with self._lock:
-            try:
+        if self._background is not None:
+            self._background.put(committed)
+        elif self.mode == "sync":
+            with self._lock:
                 for c in committed:
-                    if c.version and self._published.get(c.table_id) != c.version - 1:
-                        self._reconcile_table(c.table_id)
-                    else:
-                        self._publish_one(c)
-                self._commits += 1
-                if self._catalog.durable_marks or self._commits % MARK_EVERY == 0:
-                    self.flush()
-            except CatalogError as e:
-                log.warning("%s: what was committed may not be published yet: lake.mirror.reconcile() tries again", e)
+                    self._publish_in_turn(c)
+
+    def close(self) -> None:
+        """Publish what waits in memory, and record what has been published. What fails is logged, and stays owed."""
+        if self._background is not None:
+            for table_id in self._background.close():
+                self._retry(table_id)
+        self.flush()
 
     def flush(self) -> None:
         """Tell the catalog what has been published.
@@ -80,10 +93,9 @@ class Mirror:
             owed = sorted({row[0] for row in self._catalog.rows("pending") if wanted in (None, row[0])})
             published, failures = 0, []
             for table_id in owed:
-                count, failure = self._reconcile_table(table_id)
+                count, failure = self._reconcile_table(table_id, leases.SECONDS)
                 published += count
                 failures += [failure] if failure else []
-            self.flush()
             diverged = {row[0] for row in self._catalog.rows("diverged")}
             failures += [self._divergence(t) for t in sorted(diverged) if wanted in (None, t) and t not in owed]
         if failures:
@@ -96,8 +108,8 @@ class Mirror:
             self.flush()
         if table is not None:
             snapshots.load(self._catalog, table)
-        columns = ["table", "version", "published_version", "pending", "diverged", "behind_since", "last_error"]
-        rows = [(*r[:5], utc(r[5]), r[6]) for r in self._catalog.rows("mirror_state")]
+        columns = ["table", "version", "published_version", "pending", "diverged", "behind_since", "last_error", "next_attempt"]
+        rows = [(*r[:5], utc(r[5]), r[6], utc(r[7])) for r in self._catalog.rows("mirror_state")]
         return Listing(columns, [r for r in rows if table is None or r[0].lower() == table.lower()])
 
     def checkpoint(self, table: str, version: int | None = None) -> None:
@@ -132,20 +144,89 @@ class Mirror:
         snapshot = snapshots.load(self._catalog, table)
         return export_log(self._catalog, self._engine(), snapshot, os.fspath(directory))
 
-    def _reconcile_table(self, table_id: int) -> tuple[int, str | None]:
-        """(versions published, why it stopped) for what a table owes, oldest first."""
+    # --- in the background
+
+    def _publish_soon(self, c: Committed) -> float | None:
+        with self._lock:
+            return None if self._publish_in_turn(c) is None else self._later(c.table_id)
+
+    def _retry(self, table_id: int) -> float | None:
+        with self._lock:
+            try:
+                self._reconcile_table(table_id)
+            except CatalogError as e:
+                self._unknown(e)
+            return self._later(table_id)
+
+    def _later(self, table_id: int) -> float | None:
+        """When to look after a table again, by this process's clock; None when there is no need, or no use."""
+        try:
+            if any(row[0] == table_id for row in self._catalog.rows("diverged")):
+                return None
+            due = [row[3] or now_ms() + SOON_MS for row in self._catalog.rows("pending") if row[0] == table_id]
+        except CatalogError:
+            due = [now_ms() + SOON_MS]
+        return time.monotonic() + max(due[0] - now_ms(), 0) / 1000 * random.uniform(1, 1.2) if due else None
+
+    # --- one table
+
+    def _publish_in_turn(self, c: Committed) -> str | None:
+        """Publish a commit that was made here, after what came before it; why it stopped."""
+        try:
+            newest = self._published.get(c.table_id, -1)
+            if newest >= c.version:
+                return None
+            if c.version and newest != c.version - 1:
+                failure = self._publish_behind_others(c)
+            else:
+                failure = self._publish_one(c)
+            self._commits += 1
+            if self._catalog.durable_marks or self._commits % MARK_EVERY == 0:
+                self.flush()
+        except CatalogError as e:
+            return self._unknown(e)
+        return failure
+
+    def _publish_behind_others(self, c: Committed) -> str | None:
+        """Others commit to this table too, and one of us publishes for all; if that takes long, everybody for himself."""
+        until = time.monotonic() + PATIENCE
+        while not leases.take(self._catalog, c.table_id, self._holder):
+            if self._catalog.rows("is_published", table_id=c.table_id, version=c.version):
+                self._published[c.table_id] = c.version
+                return None
+            if time.monotonic() > until:
+                break
+            time.sleep(leases.POLL)
+        return self._publish_owed(c.table_id)[1]
+
+    def _reconcile_table(self, table_id: int, patience: float = 0.0) -> tuple[int, str | None]:
+        """(versions published, why it stopped) for what a table owes. Without patience, what somebody else is at is left to
+        him."""
+        if not leases.take(self._catalog, table_id, self._holder, patience) and not patience:
+            return 0, None
+        return self._publish_owed(table_id)
+
+    def _publish_owed(self, table_id: int) -> tuple[int, str | None]:
+        """The same, oldest first, with the lease, which is given back."""
         self.flush()
-        if any(t == table_id for t, _ in self._catalog.rows("diverged")):
-            return 0, self._divergence(table_id)
-        count = 0
-        for owed_id, name, location, version, is_checkpoint in self._catalog.rows("pending"):
-            if owed_id == table_id:
-                ((commit_ms,),) = self._catalog.rows("commit_time", table_id=table_id, version=version)
+        count, renewed, failure = 0, time.monotonic(), None
+        try:
+            if any(t == table_id for t, _ in self._catalog.rows("diverged")):
+                return 0, self._divergence(table_id)
+            for name, location, version, is_checkpoint, commit_ms in self._catalog.rows("owed", table_id=table_id):
                 place = storage.Root(location, self._catalog.access)
-                if failure := self._publish_one(Committed(table_id, name, place, version, commit_ms, is_checkpoint, KINDS)):
-                    return count, failure
+                failure = self._publish_one(Committed(table_id, name, place, version, commit_ms, bool(is_checkpoint), KINDS))
+                if failure is not None:
+                    break
                 count += 1
-        return count, None
+                if time.monotonic() > renewed + leases.SECONDS / 3:
+                    self.flush()
+                    leases.take(self._catalog, table_id, self._holder)
+                    renewed = time.monotonic()
+        finally:
+            self.flush()
+            leases.release(self._catalog, table_id, self._holder)
+        return count, failure
 
     def _publish_one(self, c: Committed) -> str | None:
         try:
@@ -175,8 +256,12 @@ class Mirror:
         log.warning("%s; %s", message, way_out)
         self.flush()
         with self._catalog.transaction():
-            self._catalog.run("mark_failed", table_id=c.table_id, version=c.version, status=status, error=reason)
+            self._catalog.run("mark_failed", table_id=c.table_id, version=c.version, status=status, error=reason, now_ms=now_ms())
         return message
+
+    def _unknown(self, error: CatalogError) -> str:
+        log.warning("%s: what was committed may not be published yet: lake.mirror.reconcile() tries again", error)
+        return str(error)
 
     def _divergence(self, table_id: int) -> str:
         names = {row[1]: row[0] for row in self._catalog.rows("list_tables")}
