@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from deltaduck import snapshot as snapshots
@@ -17,6 +18,8 @@ from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
 from deltaduck.commit import KINDS, Committed
 from deltaduck.errors import CatalogError, DeltaduckError, MirrorError, TableNotFoundError
+from deltaduck.importer import adopt as adopting
+from deltaduck.importer.adopt import Adopted
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror import cleanup, leases
 from deltaduck.mirror.background import Background
@@ -31,8 +34,25 @@ log = logging.getLogger("deltaduck.mirror")
 
 
 MARK_EVERY = 32  # commits between two marks, where no other process can look
+PART = 200  # versions of a table that are published between two looks at whether to stop
 PATIENCE = 1.0  # seconds that a writer waits for another one to publish for both
 SOON_MS = 1_000  # until a look at what somebody else is at, or at a catalog that does not answer
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one look at the outbox came to. lag: seconds, by table, for those that owe something. True when none does."""
+
+    published: int = 0
+    lag: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return not self.lag and not self.problems
+
+    def late(self, alert: float) -> dict[str, float]:
+        """The tables that lag more than so many seconds."""
+        return {table: seconds for table, seconds in self.lag.items() if seconds > alert}
 
 
 class Mirror:
@@ -102,6 +122,24 @@ class Mirror:
             raise MirrorError("; ".join(failures))
         return published
 
+    def catch_up(self, *, whatever_the_time: bool = False) -> Round:
+        """Publish a part of what is owed by tables whose time has come, and which nobody else is at; what is left.
+
+        Raises nothing but CatalogError. ``deltaduck mirror run`` does this again and again.
+        """
+        with self._lock:
+            self.flush()
+            published, problems = 0, []
+            for table_id, _, _, due in self._catalog.rows("pending"):
+                if whatever_the_time or due is None or due <= now_ms():
+                    count, failure = self._reconcile_table(table_id, most=PART)
+                    published += count
+                    problems += [failure] if failure else []
+            names = {row[1]: row[0] for row in self._catalog.rows("list_tables")}
+            owing = {names.get(t, str(t)): (now_ms() - since) / 1000 for t, _, since, _ in self._catalog.rows("pending")}
+            diverged = [self._divergence(t) for t, _ in self._catalog.rows("diverged")]
+        return Round(published, owing, problems + [d for d in diverged if d not in problems])
+
     def status(self, table: str | None = None) -> Listing:
         """How far the mirror is, a row per live table, and what went wrong last."""
         with self._lock:
@@ -143,6 +181,27 @@ class Mirror:
         """
         snapshot = snapshots.load(self._catalog, table)
         return export_log(self._catalog, self._engine(), snapshot, os.fspath(directory))
+
+    def adopt(self, table: str) -> Adopted | None:
+        """Take into the lake what somebody else committed to a table's ``_delta_log``, and publish ours behind it; what was
+        done, None when there was nothing.
+
+        Commits of ours that were not published get new version numbers, after theirs. MirrorError when ours read or changed
+        what theirs changed: nothing has changed then.
+        """
+        with self._lock:
+            self.flush()
+            table_id = snapshots.load(self._catalog, table).table_id
+            self._reconcile_table(table_id, leases.SECONDS)  # what is ours is known to be ours
+            diverged = dict(self._catalog.rows("diverged")).get(table_id)
+            if diverged is None and any(row[0] == table_id for row in self._catalog.rows("pending")):
+                self.reconcile(table)  # says why
+            done = adopting.adopt(self._catalog, table, diverged)
+            self._published.pop(table_id, None)
+            if done is not None:
+                log.info("%s", done)
+                self.reconcile(table)
+            return done
 
     # --- in the background
 
@@ -199,21 +258,21 @@ class Mirror:
             time.sleep(leases.POLL)
         return self._publish_owed(c.table_id)[1]
 
-    def _reconcile_table(self, table_id: int, patience: float = 0.0) -> tuple[int, str | None]:
-        """(versions published, why it stopped) for what a table owes. Without patience, what somebody else is at is left to
-        him."""
+    def _reconcile_table(self, table_id: int, patience: float = 0.0, most: int | None = None) -> tuple[int, str | None]:
+        """(versions published, why it stopped) for what a table owes, or for the first of it. Without patience, what somebody
+        else is at is left to him."""
         if not leases.take(self._catalog, table_id, self._holder, patience) and not patience:
             return 0, None
-        return self._publish_owed(table_id)
+        return self._publish_owed(table_id, most)
 
-    def _publish_owed(self, table_id: int) -> tuple[int, str | None]:
+    def _publish_owed(self, table_id: int, most: int | None = None) -> tuple[int, str | None]:
         """The same, oldest first, with the lease, which is given back."""
         self.flush()
         count, renewed, failure = 0, time.monotonic(), None
         try:
             if any(t == table_id for t, _ in self._catalog.rows("diverged")):
                 return 0, self._divergence(table_id)
-            for name, location, version, is_checkpoint, commit_ms in self._catalog.rows("owed", table_id=table_id):
+            for name, location, version, is_checkpoint, commit_ms in self._catalog.rows("owed", table_id=table_id)[:most]:
                 place = storage.Root(location, self._catalog.access)
                 failure = self._publish_one(Committed(table_id, name, place, version, commit_ms, bool(is_checkpoint), KINDS))
                 if failure is not None:
@@ -268,5 +327,5 @@ class Mirror:
         ((version,),) = [(v,) for t, v in self._catalog.rows("diverged") if t == table_id]
         return (
             f"table {names.get(table_id, table_id)!r}: somebody else wrote version {version} to its _delta_log; "
-            "nothing is overwritten, and nothing after it is published"
+            "nothing is overwritten, and nothing after it is published: lake.mirror.adopt(table) takes it in"
         )
