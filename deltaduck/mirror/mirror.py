@@ -21,7 +21,7 @@ from deltaduck.errors import CatalogError, DeltaduckError, MirrorError, TableNot
 from deltaduck.importer import adopt as adopting
 from deltaduck.importer.adopt import Adopted
 from deltaduck.listing import Listing, utc
-from deltaduck.mirror import cleanup, leases
+from deltaduck.mirror import cleanup, compaction, leases
 from deltaduck.mirror.background import Background
 from deltaduck.mirror.checkpoint import write_checkpoint
 from deltaduck.mirror.export import export_log
@@ -156,11 +156,31 @@ class Mirror:
         snapshot = snapshots.load(self._catalog, table, version)
         write_checkpoint(self._catalog, self._engine(), snapshot, snapshot.commit_ms)
 
-    def verify(self, table: str) -> Verification:
-        """Compare the published log of a table with the catalog: every JSON commit and the newest checkpoint."""
+    def verify(self, table: str, versions: range | tuple[int, int] | None = None, *, repair: bool = False) -> Verification:
+        """Prove that the published log says what the catalog says: every JSON commit, and the newest checkpoint with its
+        checksum; or the commits of a range of versions, and every checkpoint in it.
+
+        versions: a range, or (first, last), both included. repair: publish what is owed, and write again what is missing or
+        wrong; what was there instead is kept in ``_delta_log`` under a hidden name. Commits of somebody else stay: see ``adopt``.
+        """
+        if isinstance(versions, range):
+            versions = (min(versions, default=0), max(versions, default=-1))
         with self._lock:
             self.flush()
-        return verify_table(self._catalog, self._engine(), snapshots.load(self._catalog, table))
+            snapshot = snapshots.load(self._catalog, table)
+            if repair:
+                self._reconcile_table(snapshot.table_id, leases.SECONDS)
+            return verify_table(self._catalog, self._engine(), snapshot, versions, repair=repair)
+
+    def compact(self, table: str, first: int | None = None, last: int | None = None) -> str:
+        """Write a log compaction of versions `first` to `last`, both included: one file that readers may read instead of these
+        commits; its name. Unless told, it begins after the newest published checkpoint and ends with the newest version.
+
+        MirrorError when one of the versions is not published, or there are less than two.
+        """
+        with self._lock:
+            self.flush()
+            return compaction.compact(self._catalog, snapshots.load(self._catalog, table), first, last)
 
     def clean_up(self, table: str | None = None) -> int:
         """Delete what the published logs no longer need, for one table or all; how many files went.

@@ -63,6 +63,10 @@ ORDER BY s.version;
 -- When a version was committed.
 SELECT commit_ms FROM dl_table_versions WHERE table_id = :table_id AND version = :version;
 
+-- name: in_commit_timestamp
+-- What a commit said of its time.
+SELECT in_commit_timestamp FROM dl_table_versions WHERE table_id = :table_id AND version = :version;
+
 -- name: checkpoint_kinds
 -- Which kinds of action, beside adds, a checkpoint of a table may have to hold.
 SELECT EXISTS (SELECT 1 FROM dl_remove_files WHERE table_id = :table_id),
@@ -117,3 +121,33 @@ WHERE dl_mirror_leases.expires_ms < :now_ms OR dl_mirror_leases.holder = :holder
 -- name: release_lease
 -- It is given back before its time.
 UPDATE dl_mirror_leases SET expires_ms = 0 WHERE table_id = :table_id AND holder = :holder;
+
+-- name: last_words
+-- The actions of versions :first to :last that no later one of them overrules, as a log compaction holds them.
+SELECT version, action_order FROM dl_add_files
+WHERE table_id = :table_id AND version BETWEEN :first AND :last AND (removed_version IS NULL OR removed_version > :last)
+UNION ALL
+SELECT r.version, r.action_order FROM dl_remove_files r
+WHERE r.table_id = :table_id AND r.version BETWEEN :first AND :last
+  AND NOT EXISTS (SELECT 1 FROM dl_add_files a
+                  WHERE a.table_id = r.table_id AND a.path = r.path AND a.dv_id = r.dv_id AND a.version >= r.version
+                    AND a.version <= :last)
+  AND NOT EXISTS (SELECT 1 FROM dl_remove_files later
+                  WHERE later.table_id = r.table_id AND later.path = r.path AND later.dv_id = r.dv_id
+                    AND later.version > r.version AND later.version <= :last)
+UNION ALL
+SELECT version, action_order FROM dl_metadata_updates m
+WHERE table_id = :table_id AND version = (SELECT max(version) FROM dl_metadata_updates
+                                          WHERE table_id = :table_id AND version BETWEEN :first AND :last)
+UNION ALL
+SELECT version, action_order FROM dl_protocol_updates p
+WHERE table_id = :table_id AND version = (SELECT max(version) FROM dl_protocol_updates
+                                          WHERE table_id = :table_id AND version BETWEEN :first AND :last)
+UNION ALL
+SELECT version, action_order FROM dl_txn_actions t
+WHERE table_id = :table_id AND version = (SELECT max(version) FROM dl_txn_actions
+                                          WHERE table_id = :table_id AND app_id = t.app_id AND version BETWEEN :first AND :last)
+UNION ALL
+SELECT version, action_order FROM dl_domain_metadata d
+WHERE table_id = :table_id AND version = (SELECT max(version) FROM dl_domain_metadata
+                                          WHERE table_id = :table_id AND domain = d.domain AND version BETWEEN :first AND :last);
