@@ -47,7 +47,10 @@ from deltaduck.transaction import Transaction
 class Lake:
     """Opened by ``deltaduck.connect``. Close it, or use it in a ``with`` block, to let others in."""
 
-    def __init__(self, catalog: Catalog, storage_root: str | None, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, storage_root: str | None, storage_options: Mapping[str, Any] | None = None,
+        mirror: str = "sync",
+    ) -> None:  # fmt: skip
         self.catalog = catalog
         catalog.access = storage.Access(storage_options)
         default = f"{catalog.home}.delta" if catalog.home else None
@@ -55,7 +58,7 @@ class Lake:
         self.storage = catalog.open(storage.normalize(root, catalog.access) if root else None)
         self._local = threading.local()
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.mirror = Mirror(catalog, catalog.engine)
+        self.mirror = Mirror(catalog, catalog.engine, mirror)
         self.opened: dict[str, DeltaTable] = {}  # tables at plain paths that its queries have named
         self._transactions: set[Transaction] = set()  # begun with BEGIN, by any thread
         self._closed = False
@@ -225,13 +228,13 @@ class Lake:
     # --- the end, and looks
 
     def close(self) -> None:
-        """Record what has been published and let go of the catalog. Closing twice is no error."""
+        """Publish what waits to be, record that, and let go of the catalog. Closing twice is no error."""
         if not self._closed:
             self._closed = True
             _open.discard(self)
             for transaction in self._transactions:
                 transaction.rollback()
-            self.mirror.flush()
+            self.mirror.close()
             for connection in list(self._connections):
                 connection.close()
             self.catalog.close()
@@ -462,6 +465,7 @@ def connect(
     *,
     storage: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    mirror: str | None = None,
 ) -> Lake:
     """Open a lake, creating it when absent.
 
@@ -471,12 +475,15 @@ def connect(
     ``lake.delta`` beside ``lake.duckdb``.
     storage_options: credentials and settings of object stores, over those of the environment, by the names that obstore and
     the deltalake package take. This lake's own: nothing of them is kept in the catalog.
+    mirror: when a commit is published for other readers: "sync", before it returns; "async", soon after, by a thread that
+    ``close`` waits for; "manual", by ``lake.mirror.reconcile()`` or ``deltaduck mirror run``. It is durable before that.
     CatalogError when the catalog cannot be opened, UriError when the target cannot be understood.
     """
     found = uris.parse(os.fspath(target))
+    mode = uris.mirror_mode(mirror or found.mirror or "sync")
     catalog = open_catalog(found)
     try:
-        return Lake(catalog, found.storage if storage is None else os.fspath(storage), storage_options)
+        return Lake(catalog, found.storage if storage is None else os.fspath(storage), storage_options, mode)
     except BaseException:
         catalog.close()
         raise

@@ -57,7 +57,8 @@ def borrow(
     is_file = target.database != "postgres" and target.place != ":memory:"
     place = os.path.abspath(os.path.expanduser(target.place)) if is_file else target.place
     settings = (tuple(sorted(options.items())) for options in (target.options, storage_options or {}))
-    key = (target.database, place, target.schema, target.storage, *settings)  # with other credentials it is another lake
+    # with other credentials it is another lake
+    key = (target.database, place, target.schema, target.storage, target.mirror, *settings)
     with _guard:
         lease = _leases.get(key)
         if lease is None or lease.lake.closed:

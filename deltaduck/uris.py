@@ -17,7 +17,8 @@ from deltaduck.errors import UriError
 
 DATABASES = ("duckdb", "postgres", "sqlite")
 SQLITE_SUFFIXES = (".sqlite", ".sqlite3")
-OWN_OPTIONS = ("storage", "table")
+OWN_OPTIONS = ("mirror", "storage", "table")
+MIRROR_MODES = ("sync", "async", "manual")
 LIBPQ_OPTIONS = (
     "application_name", "channel_binding", "client_encoding", "connect_timeout", "dbname", "fallback_application_name",
     "gssdelegation", "gssencmode", "gsslib", "host", "hostaddr", "keepalives", "keepalives_count", "keepalives_idle",
@@ -35,7 +36,7 @@ _PASSWORD = re.compile(r"(/[^/?#@:]*:).*@|((?:password|sslpassword)=)[^&\s]*", r
 class Target:
     """A catalog: its database, its place (a path, or a libpq URL), its schema, one table of it, connection options.
 
-    storage: where data files of a new catalog go.
+    storage: where data files of a new catalog go. mirror: when its commits are published.
     """
 
     database: str
@@ -44,6 +45,7 @@ class Target:
     table: str | None = None
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
     storage: str | None = None
+    mirror: str | None = None
 
 
 def parse(text: str) -> Target:
@@ -120,7 +122,9 @@ def _libpq_url(text: str, rest: str) -> Target:
     _check_options("postgres", options, text)
     own = {k: options.pop(k, None) for k in ("schema", *OWN_OPTIONS)}
     address = _VARIABLE.sub(lambda m: quote(_value(m[1]), safe=":"), body)
-    return Target("postgres", f"postgresql://{address}", own["schema"] or "public", own["table"], options, own["storage"])
+    return Target(
+        "postgres", f"postgresql://{address}", own["schema"] or "public", own["table"], options, own["storage"], own["mirror"]
+    )
 
 
 def _deltasql(text: str, rest: str) -> Target:
@@ -135,7 +139,9 @@ def _deltasql(text: str, rest: str) -> Target:
     _check_options(database, options, text)
     if database == "postgres":
         return _postgres(text, body, options)
-    return Target(database, _decode(body), table=options.get("table"), storage=options.get("storage"))
+    return Target(
+        database, _decode(body), table=options.get("table"), storage=options.get("storage"), mirror=options.get("mirror")
+    )
 
 
 def _postgres(text: str, body: str, options: dict[str, str]) -> Target:
@@ -154,7 +160,7 @@ def _postgres(text: str, body: str, options: dict[str, str]) -> Target:
     place = f"postgresql://{f'{secret}@' if secret else ''}{where}/{quote(names[0], safe='')}"
     return Target(
         "postgres", place, own["schema"] or (names[1] if len(names) > 1 else "public"),
-        own["table"] or (names[2] if len(names) > 2 else None), options, own["storage"],
+        own["table"] or (names[2] if len(names) > 2 else None), options, own["storage"], own["mirror"],
     )  # fmt: skip
 
 
@@ -176,9 +182,17 @@ def _check_options(database: str, options: Mapping[str, str], text: str | None =
     where = f"{redact(text)}: " if text else ""
     if unknown := sorted(name if name.isidentifier() else "***" for name in set(options) - set(allowed)):
         raise UriError(f"{where}unknown options {', '.join(unknown)}; {database} takes {', '.join(sorted(allowed))}")
+    mirror_mode(options.get("mirror", "sync"), where)
     size = options.get("pool_size", "1")
     if not size.isascii() or not size.isdigit() or int(size) < 1:
         raise UriError(f"{where}pool_size is {size!r}: it is a whole number of connections, 1 or more")
+
+
+def mirror_mode(mode: str, where: str = "") -> str:
+    """When commits are published. UriError for a word that says nothing of that."""
+    if mode not in MIRROR_MODES:
+        raise UriError(f"{where}mirror is {mode!r}: it is {', '.join(MIRROR_MODES[:-1])} or {MIRROR_MODES[-1]}")
+    return mode
 
 
 def _decode(text: str) -> str:

@@ -36,8 +36,8 @@ ROOMS = [
     ["add_actions", "properties"],
     ["row_views"],
     ["commit"],
-    ["mirror"],
     ["operations", "importer"],
+    ["mirror"],
     [
         "frontends.references",
         "frontends.words",

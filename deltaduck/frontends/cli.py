@@ -6,7 +6,9 @@ import csv
 import json
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from enum import StrEnum
@@ -33,6 +35,7 @@ from deltaduck.errors import CatalogError, DeltaduckError
 from deltaduck.lake import Lake, connect
 from deltaduck.listing import size_text
 from deltaduck.migrate import migrate as copy_catalog
+from deltaduck.mirror import reconciler
 from deltaduck.operations import fsck
 from deltaduck.operations import optimize as optimizing
 from deltaduck.parquet import translate
@@ -317,6 +320,38 @@ def reconcile(table: AnyTable = None, lake: LakePath = DEFAULT_LAKE) -> None:
 
 
 @mirror.command()
+def adopt(table: Table, lake: LakePath = DEFAULT_LAKE) -> None:
+    """Take in what somebody else committed to a table's _delta_log; ours that were not published follow it."""
+    with open_lake(lake) as opened:
+        done = opened.mirror.adopt(table)
+        typer.echo("there is nothing of somebody else" if done is None else terminal.printable(str(done)))
+
+
+@mirror.command()
+def run(
+    lake: LakePath = DEFAULT_LAKE,
+    once: Annotated[bool, typer.Option("--once", help="Publish what is owed, and end; for cron.")] = False,
+    interval: Annotated[float, typer.Option("--interval", min=0.01, metavar="SECONDS", help="Between two looks.")] = 5.0,
+    alert: Annotated[float, typer.Option("--alert", min=0, metavar="SECONDS", help="Say so when a table lags more.")] = 60.0,
+) -> None:
+    """Publish what is committed, until told to stop (SIGTERM); exit code 1 when something is not published in the end."""
+    stop, out = threading.Event(), terminal.console(stderr=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with open_lake(lake, mirror="manual") as opened:
+        if opened.catalog.database == "duckdb" and not once:
+            raise CatalogError(
+                f"{opened.catalog.name} lets one process in: publish from the one that writes (mirror='async'), or use --once"
+            )
+        found = reconciler.run(
+            opened.mirror, stop, interval=interval, alert=alert, once=once,
+            say=lambda text: out.print(Text(terminal.one_line(text)), soft_wrap=True),
+        )  # fmt: skip
+    if not found:
+        raise typer.Exit(1)
+
+
+@mirror.command()
 def clean(table: AnyTable = None, lake: LakePath = DEFAULT_LAKE) -> None:
     """Delete commits and checkpoints from the published logs that are older than the log's retention."""
     with open_lake(lake) as opened:
@@ -340,13 +375,13 @@ def verify(table: AnyTable = None, lake: LakePath = DEFAULT_LAKE) -> None:
 # --- what the commands share
 
 
-def open_lake(target: str, *, create: bool = False, storage: str | None = None) -> Lake:
+def open_lake(target: str, *, create: bool = False, storage: str | None = None, mirror: str | None = None) -> Lake:
     """The lake that a path or a URI names. CatalogError when its file is not there, unless it may be created."""
     found = uris.parse(target)
     is_file = found.database != "postgres" and found.place != ":memory:"
     if is_file and not create and not os.path.exists(os.path.expanduser(found.place)):
         raise CatalogError(f"no lake at {found.place}: name one with --lake PATH or the environment variable DELTADUCK_LAKE")
-    return connect(target, storage=storage)
+    return connect(target, storage=storage, mirror=mirror)
 
 
 def rows_of(relation: Any, limit: int | None) -> Iterator[tuple[Any, ...]]:

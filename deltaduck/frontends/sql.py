@@ -121,6 +121,7 @@ def _scan(lake: Lake, reader: Reader, snapshot: Snapshot, condition: Condition, 
         s.table_id,
         s.version,
         s.latest,
+        s.commit_ms,  # an adopted commit takes a version's number from ours
         s.metadata_version,
         s.uniform_since,
         described,

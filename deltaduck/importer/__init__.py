@@ -83,7 +83,7 @@ def import_table(
     if files is None:
         raise TableNotFoundError(f"there is no Delta table at {location}: it has no _delta_log")
     found = segments(files, up_to_version)
-    job = _Job(catalog, name, location, files, resumed, progress or (lambda what, done, total: None), [])
+    job = Job(catalog, name, location, files, resumed, progress or (lambda what, done, total: None), [])
     if resumed is not None:
         if (rest := job.remaining(found[0], resumed)) is None:
             return Imported(name, location, None, 0, 0, None)
@@ -109,7 +109,7 @@ def _tries(found: Sequence[Segment], checkpoint_only: bool) -> list[Segment]:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One import under way. resumed: the table as the catalog has it, when later commits are brought in."""
 
     catalog: Catalog
@@ -124,10 +124,10 @@ class _Job:
         before = self.catalog.arrow("live_file_keys", table_id=self.resumed.table_id) if self.resumed else None
         con = replay.replay(self.location, segment, self.files, before, self.progress)
         try:
-            after = self._described(con, segment)
+            after = self.described(con, segment)
             if not dry_run:
                 with self.catalog.transaction():
-                    table_id = self._load(con, segment, after)
+                    table_id = self.load(con, segment, after)
                     if validate:
                         self._compare(con, segment, found, after, table_id)
             ((count, size),) = con.execute(replay.sql("replay_totals")).fetchall()
@@ -153,7 +153,7 @@ class _Job:
             )
         return Segment(-1, (), commits, -1, found.latest)
 
-    def _described(self, con: Any, segment: Segment) -> Snapshot:
+    def described(self, con: Any, segment: Segment) -> Snapshot:
         """The table at the segment's end, as far as metadata and protocol go. Refuses what cannot be read."""
         metadata = replay.rows(con, "replay_metadata_updates", table_id=-1, base=segment.base).read_all().sort_by("version")
         protocols = replay.rows(con, "replay_protocol_updates", table_id=-1, base=segment.base).read_all().sort_by("version")
@@ -169,7 +169,7 @@ class _Job:
         to_duckdb(after.schema)  # refuses types that cannot be read
         return replace(after, name=self.name, location=self.location, version=segment.latest, latest=segment.latest)
 
-    def _load(self, con: Any, segment: Segment, after: Snapshot) -> int:
+    def load(self, con: Any, segment: Segment, after: Snapshot) -> int:
         """The catalog's rows of all actions, inside the caller's transaction; the table's id."""
         catalog, base = self.catalog, segment.base
         table_id = self.resumed.table_id if self.resumed else self._new_table()
@@ -241,7 +241,7 @@ class _Job:
             except LogCorruptError as e:
                 self.warnings.append(f"not compared with the checkpoint of version {other.checkpoint_version}: {e}")
         try:
-            said = after if scratch is None or other is None else self._described(scratch, other)
+            said = after if scratch is None or other is None else self.described(scratch, other)
             ours = self.catalog.arrow("checked_files", table_id=table_id)
             problems = _differences(scratch or con, ours)
             problems += [

@@ -1,25 +1,34 @@
-"""Classic Parquet checkpoints and ``_last_checkpoint``."""
+"""Parquet checkpoints, classic and V2, ``_last_checkpoint``, and the version checksum beside them."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from deltaduck import statements, storage
 from deltaduck.catalog import Catalog
+from deltaduck.mirror import checksum
 from deltaduck.parquet import translate
 from deltaduck.protocol import log
 from deltaduck.protocol.features import interval_ms
 from deltaduck.protocol.schema import literal, to_json
 from deltaduck.snapshot import Snapshot
 
+HEAD = "dl_checkpoint_head"
+FILE_ROWS = ("dl_checkpoint_removes", "dl_checkpoint_files")
 COLUMNS = (  # of a checkpoint, by the relation that fills them
-    ("dl_checkpoint_head", "protocol"),
-    ("dl_checkpoint_head", "metaData"),
+    (HEAD, "protocol"),
+    (HEAD, "metaData"),
     ("dl_checkpoint_txns", "txn"),
     ("dl_checkpoint_domains", "domainMetadata"),
     ("dl_checkpoint_removes", "remove"),
@@ -27,39 +36,113 @@ COLUMNS = (  # of a checkpoint, by the relation that fills them
 )
 
 
-def write_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, commit_ms: int) -> bool:
+def write_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, commit_ms: int, *, over: bool = False) -> bool:
     """Write the checkpoint of a snapshot's version, unless it is there, and point ``_last_checkpoint`` at it.
 
     Tombstones are kept for ``delta.deletedFileRetentionDuration`` before the commit's own time, so that the content
-    depends on the rows alone. False when a checkpoint of that version was there.
+    depends on the rows alone. False when a checkpoint of that version was there. over: replace what is there.
     """
-    relations = _relations(catalog, snapshot, commit_ms)
-    hidden = storage.scratch(snapshot.location)
+    relations = checkpoint_relations(catalog, snapshot, commit_ms)
     for name, rows in relations.items():
         engine.register(name, rows)
     try:
-        parts = statements.load("engine")
-        query = " UNION ALL ".join(parts[p] for p in ("checkpoint_protocol", "checkpoint_metadata"))
-        for name in list(relations)[1:]:
-            query += f" UNION ALL {parts[name.removeprefix('dl_')]}"
-        # a column of nothing costs as much to write as one of something, and readers take a missing one for it
-        columns = ", ".join(f'"{column}"' for name, column in COLUMNS if name in relations)
-        engine.execute(f"COPY (SELECT {columns} FROM ({query})) TO {literal(hidden)} (FORMAT parquet, COMPRESSION snappy)")
-    except duckdb.Error as e:
-        storage.remove([hidden])
-        raise translate(e, snapshot.location) from e
+        if snapshot.configuration.get("delta.checkpointPolicy") == "v2":
+            size, extra, written = _write_v2(engine, snapshot, relations, commit_ms, over)
+        else:
+            # a column of nothing costs as much to write as one of something, and readers take a missing one for it
+            hidden = _copy(engine, snapshot, f"SELECT {_columns(relations, COLUMNS)} FROM ({checkpoint_rows(relations)})")
+            size, extra = os.path.getsize(hidden), 0
+            written = _put_file(snapshot, log.checkpoint_file(snapshot.version), hidden, over)
     finally:
         for name in relations:
             engine.unregister(name)
-    size = os.path.getsize(hidden)
-    written = storage.put_file_if_absent(snapshot.location, log.checkpoint_file(snapshot.version), hidden)
-    adds = relations["dl_checkpoint_files"].num_rows
-    actions = 1 + sum(rows.num_rows for rows in relations.values())
+    if (sums := checksum.content(catalog, snapshot, relations)) is not None:
+        _put(snapshot, log.checksum_file(snapshot.version), sums, over)
     if (_last_checkpoint(snapshot.location) or -1) > snapshot.version:
         return written
+    adds = relations["dl_checkpoint_files"].num_rows
+    actions = 1 + sum(rows.num_rows for rows in relations.values()) + extra
     last = {"version": snapshot.version, "size": actions, "sizeInBytes": size, "numOfAddFiles": adds}
     storage.replace(snapshot.location, log.LAST_CHECKPOINT, json.dumps(last, separators=(",", ":")).encode())
     return written
+
+
+def _write_v2(
+    engine: Any, snapshot: Snapshot, relations: Mapping[str, pa.Table], commit_ms: int, over: bool
+) -> tuple[int, int, bool]:
+    """(bytes, actions of its own, was it written?) of a V2 checkpoint under the classic name, which older readers find, and
+    say why they cannot read it. Its files are in a sidecar, whose name comes from its content."""
+    parts = statements.load("engine")
+    rows = {name: relations[name] for name in relations if name in FILE_ROWS}
+    text = parts["checkpoint_sidecar"].format(columns=_columns(rows, COLUMNS), rows=checkpoint_rows(rows))
+    hidden = _copy(engine, snapshot, text)
+    with open(hidden, "rb") as file:
+        name = f"{uuid.UUID(hashlib.file_digest(file, 'md5').hexdigest())}.parquet"
+    size = os.path.getsize(hidden)
+    storage.make_directory(snapshot.location, log.SIDECARS)
+    _put_file(snapshot, f"{log.SIDECARS}/{name}", hidden, over)
+    sidecar = {"version": snapshot.version, "path": name, "size_in_bytes": size, "modification_time": commit_ms}
+    engine.register("dl_checkpoint_sidecar", pa.Table.from_pylist([sidecar]))
+    try:
+        rest = {name: relations[name] for name in relations if name not in FILE_ROWS}
+        hidden = _copy(engine, snapshot, parts["checkpoint_v2"].format(rows=checkpoint_rows(rest)))
+    finally:
+        engine.unregister("dl_checkpoint_sidecar")
+    size += os.path.getsize(hidden)
+    return size, 2, _put_file(snapshot, log.checkpoint_file(snapshot.version), hidden, over)
+
+
+def _put_file(snapshot: Snapshot, path: str, hidden: str, over: bool) -> bool:
+    if not over:
+        return storage.put_file_if_absent(snapshot.location, path, hidden)
+    storage.replace(snapshot.location, path, Path(hidden).read_bytes())
+    storage.remove([hidden])
+    return True
+
+
+def _put(snapshot: Snapshot, path: str, content: bytes, over: bool) -> None:
+    if over:
+        storage.replace(snapshot.location, path, content)
+    else:
+        storage.put_if_absent(snapshot.location, path, content)
+
+
+def _columns(relations: Mapping[str, Any], wanted: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f'"{column}"' for name, column in wanted if name in relations)
+
+
+def checkpoint_rows(relations: Mapping[str, Any]) -> str:
+    """SQL: the actions of these relations. The protocol's row comes first, since it gives the types."""
+    parts = statements.load("engine")
+    names = ["checkpoint_protocol", "checkpoint_metadata", *(name.removeprefix("dl_") for name in relations if name != HEAD)]
+    return " UNION ALL ".join(parts[name] for name in names)
+
+
+def _copy(engine: Any, snapshot: Snapshot, query: str) -> str:
+    """A local Parquet file of a query's rows."""
+    hidden = storage.scratch(snapshot.location)
+    try:
+        engine.execute(f"COPY ({query.rstrip(';')}) TO {literal(hidden)} (FORMAT parquet, COMPRESSION snappy)")
+    except duckdb.Error as e:
+        storage.remove([hidden])
+        raise translate(e, snapshot.location) from e
+    return hidden
+
+
+def sidecars(location: str, version: int) -> list[str]:
+    """The sidecars that a checkpoint names, as paths below the table; none of a classic one, or of one that is not there."""
+    content = storage.read(location, log.checkpoint_file(version))
+    if content is None:
+        return []
+    file = pq.ParquetFile(io.BytesIO(content))
+    if "sidecar" not in file.schema_arrow.names:
+        return []
+    found = [row["path"] for row in file.read(["sidecar"])["sidecar"].to_pylist() if row is not None]
+    return [f"{log.SIDECARS}/{os.path.basename(path)}" for path in found]
+
+
+def _scope(snapshot: Snapshot) -> dict[str, int]:
+    return {"table_id": snapshot.table_id, "version": snapshot.version}
 
 
 def _last_checkpoint(location: str) -> int | None:
@@ -70,9 +153,9 @@ def _last_checkpoint(location: str) -> int | None:
         return None
 
 
-def _relations(catalog: Catalog, snapshot: Snapshot, commit_ms: int) -> dict[str, pa.Table]:
+def checkpoint_relations(catalog: Catalog, snapshot: Snapshot, commit_ms: int) -> dict[str, pa.Table]:
     """What the checkpoint's SQL reads: the catalog's rows, as Arrow."""
-    scope = {"table_id": snapshot.table_id, "version": snapshot.version}
+    scope = _scope(snapshot)
     since = commit_ms - interval_ms(snapshot.configuration, "delta.deletedFileRetentionDuration", "7 days")
     p = snapshot.protocol
     head = {
@@ -84,7 +167,7 @@ def _relations(catalog: Catalog, snapshot: Snapshot, commit_ms: int) -> dict[str
         "created_time": snapshot.created_ms, "configuration": json.dumps(dict(snapshot.configuration)),
     }  # fmt: skip
     types = {"min_reader_version": pa.int32(), "min_writer_version": pa.int32(), "created_time": pa.int64()}
-    found = {"dl_checkpoint_head": pa.table({k: pa.array([v], types.get(k, pa.string())) for k, v in head.items()})}
+    found = {HEAD: pa.table({k: pa.array([v], types.get(k, pa.string())) for k, v in head.items()})}
     ((removes, txns, domains),) = catalog.rows("checkpoint_kinds", table_id=snapshot.table_id)
     if txns:
         found["dl_checkpoint_txns"] = catalog.arrow("checkpoint_txns", **scope)

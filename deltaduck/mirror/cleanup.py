@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 from deltaduck import storage
 from deltaduck.catalog import Catalog
+from deltaduck.mirror.checkpoint import sidecars
 from deltaduck.protocol import log
 from deltaduck.protocol.features import interval_ms
 from deltaduck.snapshot import Snapshot
@@ -19,9 +23,20 @@ def clean_up(catalog: Catalog, snapshot: Snapshot, now_ms: int) -> int:
     if base is None or not storage.exists(snapshot.location, log.checkpoint_file(base)):
         return 0
     expired = catalog.rows("published_before", table_id=snapshot.table_id, version=base)
-    names = [log.commit_file(v) for v, _ in expired] + [log.checkpoint_file(v) for v, is_checkpoint in expired if is_checkpoint]
-    found = [name for name in names if storage.exists(snapshot.location, name)]
+    checkpoints = [v for v, is_checkpoint in expired if is_checkpoint]
+    names = [log.commit_file(v) for v, _ in expired]
+    for version in checkpoints:
+        names += [log.checkpoint_file(version), log.checksum_file(version), *sidecars(snapshot.location, version)]
+    listed = storage.list_log(snapshot.location) or {}
+    names += [f"{log.FOLDER}/{name}" for name in listed if is_compaction_up_to(name, base)]
+    found = [name for name in names if name.startswith(log.SIDECARS) or os.path.basename(name) in listed]
     with catalog.transaction():  # before they go: a verification must not miss them
         catalog.run("mark_expired", table_id=snapshot.table_id, version=base)
     storage.delete(snapshot.location, found)
     return len(found)
+
+
+def is_compaction_up_to(name: str, version: int) -> bool:
+    """Is it the name of a log compaction that holds nothing after that version?"""
+    match = re.fullmatch(r"\d{20}\.(\d{20})\.compacted\.json", name)
+    return match is not None and int(match[1]) <= version

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
+import time
+import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from deltaduck import snapshot as snapshots
@@ -14,8 +18,11 @@ from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
 from deltaduck.commit import KINDS, Committed
 from deltaduck.errors import CatalogError, DeltaduckError, MirrorError, TableNotFoundError
+from deltaduck.importer import adopt as adopting
+from deltaduck.importer.adopt import Adopted
 from deltaduck.listing import Listing, utc
-from deltaduck.mirror import cleanup
+from deltaduck.mirror import cleanup, compaction, leases
+from deltaduck.mirror.background import Background
 from deltaduck.mirror.checkpoint import write_checkpoint
 from deltaduck.mirror.export import export_log
 from deltaduck.mirror.publish import publish_commit
@@ -27,32 +34,58 @@ log = logging.getLogger("deltaduck.mirror")
 
 
 MARK_EVERY = 32  # commits between two marks, where no other process can look
+PART = 200  # versions of a table that are published between two looks at whether to stop
+PATIENCE = 1.0  # seconds that a writer waits for another one to publish for both
+SOON_MS = 1_000  # until a look at what somebody else is at, or at a catalog that does not answer
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one look at the outbox came to. lag: seconds, by table, for those that owe something. True when none does."""
+
+    published: int = 0
+    lag: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return not self.lag and not self.problems
+
+    def late(self, alert: float) -> dict[str, float]:
+        """The tables that lag more than so many seconds."""
+        return {table: seconds for table, seconds in self.lag.items() if seconds > alert}
 
 
 class Mirror:
-    """The mirror of one lake. A commit is durable before it is published; whatever is owed is in ``dl_mirror_status``."""
+    """The mirror of one lake. A commit is durable before it is published; whatever is owed is in ``dl_mirror_status``.
 
-    def __init__(self, catalog: Catalog, engine: Callable[[], Any]) -> None:
+    mode: "sync" publishes before a commit returns, "async" in a thread of its own, "manual" when ``reconcile`` is called.
+    """
+
+    def __init__(self, catalog: Catalog, engine: Callable[[], Any], mode: str = "sync") -> None:
+        self.mode = mode
         self._catalog = catalog
         self._engine = engine
         self._lock = threading.RLock()
         self._published: dict[int, int] = {}  # table_id -> newest version known to be in the mirror
         self._commits = 0
+        self._holder = uuid.uuid4().hex  # of leases
+        self._background = Background(self._publish_soon, self._retry) if mode == "async" else None
 
     def publish(self, committed: Sequence[Committed]) -> None:
         """Publish what was just committed. Never raises for a failure: it stays PENDING, is logged, and is retried later."""
-        with self._lock:
-            try:
+        if self._background is not None:
+            self._background.put(committed)
+        elif self.mode == "sync":
+            with self._lock:
                 for c in committed:
-                    if c.version and self._published.get(c.table_id) != c.version - 1:
-                        self._reconcile_table(c.table_id)
-                    else:
-                        self._publish_one(c)
-                self._commits += 1
-                if self._catalog.durable_marks or self._commits % MARK_EVERY == 0:
-                    self.flush()
-            except CatalogError as e:
-                log.warning("%s: what was committed may not be published yet: lake.mirror.reconcile() tries again", e)
+                    self._publish_in_turn(c)
+
+    def close(self) -> None:
+        """Publish what waits in memory, and record what has been published. What fails is logged, and stays owed."""
+        if self._background is not None:
+            for table_id in self._background.close():
+                self._retry(table_id)
+        self.flush()
 
     def flush(self) -> None:
         """Tell the catalog what has been published.
@@ -80,15 +113,32 @@ class Mirror:
             owed = sorted({row[0] for row in self._catalog.rows("pending") if wanted in (None, row[0])})
             published, failures = 0, []
             for table_id in owed:
-                count, failure = self._reconcile_table(table_id)
+                count, failure = self._reconcile_table(table_id, leases.SECONDS)
                 published += count
                 failures += [failure] if failure else []
-            self.flush()
             diverged = {row[0] for row in self._catalog.rows("diverged")}
             failures += [self._divergence(t) for t in sorted(diverged) if wanted in (None, t) and t not in owed]
         if failures:
             raise MirrorError("; ".join(failures))
         return published
+
+    def catch_up(self, *, whatever_the_time: bool = False) -> Round:
+        """Publish a part of what is owed by tables whose time has come, and which nobody else is at; what is left.
+
+        Raises nothing but CatalogError. ``deltaduck mirror run`` does this again and again.
+        """
+        with self._lock:
+            self.flush()
+            published, problems = 0, []
+            for table_id, _, _, due in self._catalog.rows("pending"):
+                if whatever_the_time or due is None or due <= now_ms():
+                    count, failure = self._reconcile_table(table_id, most=PART)
+                    published += count
+                    problems += [failure] if failure else []
+            names = {row[1]: row[0] for row in self._catalog.rows("list_tables")}
+            owing = {names.get(t, str(t)): (now_ms() - since) / 1000 for t, _, since, _ in self._catalog.rows("pending")}
+            diverged = [self._divergence(t) for t, _ in self._catalog.rows("diverged")]
+        return Round(published, owing, problems + [d for d in diverged if d not in problems])
 
     def status(self, table: str | None = None) -> Listing:
         """How far the mirror is, a row per live table, and what went wrong last."""
@@ -96,8 +146,8 @@ class Mirror:
             self.flush()
         if table is not None:
             snapshots.load(self._catalog, table)
-        columns = ["table", "version", "published_version", "pending", "diverged", "behind_since", "last_error"]
-        rows = [(*r[:5], utc(r[5]), r[6]) for r in self._catalog.rows("mirror_state")]
+        columns = ["table", "version", "published_version", "pending", "diverged", "behind_since", "last_error", "next_attempt"]
+        rows = [(*r[:5], utc(r[5]), r[6], utc(r[7])) for r in self._catalog.rows("mirror_state")]
         return Listing(columns, [r for r in rows if table is None or r[0].lower() == table.lower()])
 
     def checkpoint(self, table: str, version: int | None = None) -> None:
@@ -106,11 +156,31 @@ class Mirror:
         snapshot = snapshots.load(self._catalog, table, version)
         write_checkpoint(self._catalog, self._engine(), snapshot, snapshot.commit_ms)
 
-    def verify(self, table: str) -> Verification:
-        """Compare the published log of a table with the catalog: every JSON commit and the newest checkpoint."""
+    def verify(self, table: str, versions: range | tuple[int, int] | None = None, *, repair: bool = False) -> Verification:
+        """Prove that the published log says what the catalog says: every JSON commit, and the newest checkpoint with its
+        checksum; or the commits of a range of versions, and every checkpoint in it.
+
+        versions: a range, or (first, last), both included. repair: publish what is owed, and write again what is missing or
+        wrong; what was there instead is kept in ``_delta_log`` under a hidden name. Commits of somebody else stay: see ``adopt``.
+        """
+        if isinstance(versions, range):
+            versions = (min(versions, default=0), max(versions, default=-1))
         with self._lock:
             self.flush()
-        return verify_table(self._catalog, self._engine(), snapshots.load(self._catalog, table))
+            snapshot = snapshots.load(self._catalog, table)
+            if repair:
+                self._reconcile_table(snapshot.table_id, leases.SECONDS)
+            return verify_table(self._catalog, self._engine(), snapshot, versions, repair=repair)
+
+    def compact(self, table: str, first: int | None = None, last: int | None = None) -> str:
+        """Write a log compaction of versions `first` to `last`, both included: one file that readers may read instead of these
+        commits; its name. Unless told, it begins after the newest published checkpoint and ends with the newest version.
+
+        MirrorError when one of the versions is not published, or there are less than two.
+        """
+        with self._lock:
+            self.flush()
+            return compaction.compact(self._catalog, snapshots.load(self._catalog, table), first, last)
 
     def clean_up(self, table: str | None = None) -> int:
         """Delete what the published logs no longer need, for one table or all; how many files went.
@@ -132,20 +202,110 @@ class Mirror:
         snapshot = snapshots.load(self._catalog, table)
         return export_log(self._catalog, self._engine(), snapshot, os.fspath(directory))
 
-    def _reconcile_table(self, table_id: int) -> tuple[int, str | None]:
-        """(versions published, why it stopped) for what a table owes, oldest first."""
+    def adopt(self, table: str) -> Adopted | None:
+        """Take into the lake what somebody else committed to a table's ``_delta_log``, and publish ours behind it; what was
+        done, None when there was nothing.
+
+        Commits of ours that were not published get new version numbers, after theirs. MirrorError when ours read or changed
+        what theirs changed: nothing has changed then.
+        """
+        with self._lock:
+            self.flush()
+            table_id = snapshots.load(self._catalog, table).table_id
+            self._reconcile_table(table_id, leases.SECONDS)  # what is ours is known to be ours
+            diverged = dict(self._catalog.rows("diverged")).get(table_id)
+            if diverged is None and any(row[0] == table_id for row in self._catalog.rows("pending")):
+                self.reconcile(table)  # says why
+            done = adopting.adopt(self._catalog, table, diverged)
+            self._published.pop(table_id, None)
+            if done is not None:
+                log.info("%s", done)
+                self.reconcile(table)
+            return done
+
+    # --- in the background
+
+    def _publish_soon(self, c: Committed) -> float | None:
+        with self._lock:
+            return None if self._publish_in_turn(c) is None else self._later(c.table_id)
+
+    def _retry(self, table_id: int) -> float | None:
+        with self._lock:
+            try:
+                self._reconcile_table(table_id)
+            except CatalogError as e:
+                self._unknown(e)
+            return self._later(table_id)
+
+    def _later(self, table_id: int) -> float | None:
+        """When to look after a table again, by this process's clock; None when there is no need, or no use."""
+        try:
+            if any(row[0] == table_id for row in self._catalog.rows("diverged")):
+                return None
+            due = [row[3] or now_ms() + SOON_MS for row in self._catalog.rows("pending") if row[0] == table_id]
+        except CatalogError:
+            due = [now_ms() + SOON_MS]
+        return time.monotonic() + max(due[0] - now_ms(), 0) / 1000 * random.uniform(1, 1.2) if due else None
+
+    # --- one table
+
+    def _publish_in_turn(self, c: Committed) -> str | None:
+        """Publish a commit that was made here, after what came before it; why it stopped."""
+        try:
+            newest = self._published.get(c.table_id, -1)
+            if newest >= c.version:
+                return None
+            if c.version and newest != c.version - 1:
+                failure = self._publish_behind_others(c)
+            else:
+                failure = self._publish_one(c)
+            self._commits += 1
+            if self._catalog.durable_marks or self._commits % MARK_EVERY == 0:
+                self.flush()
+        except CatalogError as e:
+            return self._unknown(e)
+        return failure
+
+    def _publish_behind_others(self, c: Committed) -> str | None:
+        """Others commit to this table too, and one of us publishes for all; if that takes long, everybody for himself."""
+        until = time.monotonic() + PATIENCE
+        while not leases.take(self._catalog, c.table_id, self._holder):
+            if self._catalog.rows("is_published", table_id=c.table_id, version=c.version):
+                self._published[c.table_id] = c.version
+                return None
+            if time.monotonic() > until:
+                break
+            time.sleep(leases.POLL)
+        return self._publish_owed(c.table_id)[1]
+
+    def _reconcile_table(self, table_id: int, patience: float = 0.0, most: int | None = None) -> tuple[int, str | None]:
+        """(versions published, why it stopped) for what a table owes, or for the first of it. Without patience, what somebody
+        else is at is left to him."""
+        if not leases.take(self._catalog, table_id, self._holder, patience) and not patience:
+            return 0, None
+        return self._publish_owed(table_id, most)
+
+    def _publish_owed(self, table_id: int, most: int | None = None) -> tuple[int, str | None]:
+        """The same, oldest first, with the lease, which is given back."""
         self.flush()
-        if any(t == table_id for t, _ in self._catalog.rows("diverged")):
-            return 0, self._divergence(table_id)
-        count = 0
-        for owed_id, name, location, version, is_checkpoint in self._catalog.rows("pending"):
-            if owed_id == table_id:
-                ((commit_ms,),) = self._catalog.rows("commit_time", table_id=table_id, version=version)
+        count, renewed, failure = 0, time.monotonic(), None
+        try:
+            if any(t == table_id for t, _ in self._catalog.rows("diverged")):
+                return 0, self._divergence(table_id)
+            for name, location, version, is_checkpoint, commit_ms in self._catalog.rows("owed", table_id=table_id)[:most]:
                 place = storage.Root(location, self._catalog.access)
-                if failure := self._publish_one(Committed(table_id, name, place, version, commit_ms, is_checkpoint, KINDS)):
-                    return count, failure
+                failure = self._publish_one(Committed(table_id, name, place, version, commit_ms, bool(is_checkpoint), KINDS))
+                if failure is not None:
+                    break
                 count += 1
-        return count, None
+                if time.monotonic() > renewed + leases.SECONDS / 3:
+                    self.flush()
+                    leases.take(self._catalog, table_id, self._holder)
+                    renewed = time.monotonic()
+        finally:
+            self.flush()
+            leases.release(self._catalog, table_id, self._holder)
+        return count, failure
 
     def _publish_one(self, c: Committed) -> str | None:
         try:
@@ -175,13 +335,17 @@ class Mirror:
         log.warning("%s; %s", message, way_out)
         self.flush()
         with self._catalog.transaction():
-            self._catalog.run("mark_failed", table_id=c.table_id, version=c.version, status=status, error=reason)
+            self._catalog.run("mark_failed", table_id=c.table_id, version=c.version, status=status, error=reason, now_ms=now_ms())
         return message
+
+    def _unknown(self, error: CatalogError) -> str:
+        log.warning("%s: what was committed may not be published yet: lake.mirror.reconcile() tries again", error)
+        return str(error)
 
     def _divergence(self, table_id: int) -> str:
         names = {row[1]: row[0] for row in self._catalog.rows("list_tables")}
         ((version,),) = [(v,) for t, v in self._catalog.rows("diverged") if t == table_id]
         return (
             f"table {names.get(table_id, table_id)!r}: somebody else wrote version {version} to its _delta_log; "
-            "nothing is overwritten, and nothing after it is published"
+            "nothing is overwritten, and nothing after it is published: lake.mirror.adopt(table) takes it in"
         )

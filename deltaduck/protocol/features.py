@@ -52,6 +52,8 @@ def required_features(schema: Struct, configuration: Mapping[str, str]) -> set[s
         needed.add("deletionVectors")
     if any(key.startswith("delta.constraints.") for key in configuration):
         needed.add("checkConstraints")
+    if configuration.get("delta.checkpointPolicy") == "v2":
+        needed.add("v2Checkpoint")
     if has_required(schema):  # Spark refuses a table that says NOT NULL and not this
         needed.add("invariants")
     for key, feature in _COLUMN_FEATURES.items():
@@ -151,6 +153,7 @@ def _size(text: str) -> bool:
 PROPERTIES: dict[str, tuple[Callable[[str], bool], str]] = {
     "delta.appendOnly": (_boolean, "true or false"),
     "delta.checkpointInterval": (_positive, "a whole number of commits, 1 or more"),
+    "delta.checkpointPolicy": (lambda v: v in ("classic", "v2"), "classic or v2"),
     "delta.dataSkippingNumIndexedCols": (_integer, "a whole number; -1 for every column"),
     "delta.dataSkippingStatsColumns": (bool, "column names, comma-separated"),
     "delta.deletedFileRetentionDuration": (_interval, "an interval such as 'interval 7 days'"),

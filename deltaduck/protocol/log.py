@@ -17,4 +17,13 @@ def checkpoint_file(version: int) -> str:
     return f"_delta_log/{version:020d}.checkpoint.parquet"
 
 
+def checksum_file(version: int) -> str:
+    return f"_delta_log/{version:020d}.crc"
+
+
+def compacted_file(first: int, last: int) -> str:
+    return f"_delta_log/{first:020d}.{last:020d}.compacted.json"
+
+
+SIDECARS = "_delta_log/_sidecars"
 LAST_CHECKPOINT = "_delta_log/_last_checkpoint"

@@ -19,8 +19,8 @@ from deltaduck.storage.remote import SCHEMES, Access, Root, is_remote
 
 __all__ = [
     "Access", "Root", "complaint", "create", "delete", "engine_prefix", "exists", "is_remote", "join", "list_files",
-    "list_log", "locate", "make_root", "normalize", "persist", "put_file_if_absent", "put_if_absent", "read", "read_all",
-    "read_each", "readable", "remove", "remove_begun", "replace", "scratch", "while_binding", "writable",
+    "list_log", "locate", "make_directory", "make_root", "normalize", "persist", "put_file_if_absent", "put_if_absent", "read",
+    "read_all", "read_each", "readable", "remove", "remove_begun", "replace", "scratch", "while_binding", "writable",
 ]  # fmt: skip
 
 
@@ -59,6 +59,12 @@ def make_root(root: str) -> None:
         remote.check(root)
     else:
         local.make_root(root)
+
+
+def make_directory(root: str, path: str) -> None:
+    """Create a directory below a root that is there; a store needs none."""
+    if not is_remote(root):
+        local.make_directory(root, path)
 
 
 def read(root: str, path: str) -> bytes | None:
@@ -127,9 +133,12 @@ def put_file_if_absent(root: str, path: str, source: str) -> bool:
     return local.put_file_if_absent(root, path, source)
 
 
-def replace(root: str, path: str, data: bytes) -> None:
-    """Write a file whole and durably, over any that is there."""
-    (remote if is_remote(root) else local).replace(root, path, data)
+def replace(root: str, path: str, data: bytes, *, modified_ms: int | None = None) -> None:
+    """Write a file whole and durably, over any that is there. `modified_ms`: as in ``put_if_absent``."""
+    if is_remote(root):
+        remote.replace(root, path, data)
+    else:
+        local.replace(root, path, data, modified_ms=modified_ms)
 
 
 def write_new(root: str, files: Sequence[tuple[str, bytes, int]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,12 @@ def make_root(root: str) -> None:
     """Create the directory of a table, and its parents."""
     with _translated(root, "", "create"):
         os.makedirs(os.path.join(root, "_delta_log"), exist_ok=True)
+
+
+def make_directory(root: str, path: str) -> None:
+    """Create a directory below a root that is there."""
+    with _translated(root, path, "create"), contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.join(root, path))
 
 
 def read(root: str, path: str) -> bytes | None:
@@ -89,12 +96,14 @@ def put_file_if_absent(root: str, path: str, source: str) -> bool:
         return _publish(source, os.path.join(root, path), None)
 
 
-def replace(root: str, path: str, data: bytes) -> None:
+def replace(root: str, path: str, data: bytes, *, modified_ms: int | None = None) -> None:
     """Write a file whole and durably, over any that is there."""
     target = os.path.join(root, path)
     hidden = _hidden(target)
     with _translated(root, path, "write"):
         _write_durably(hidden, data)
+        if modified_ms is not None:
+            os.utime(hidden, ns=(modified_ms * 1_000_000, modified_ms * 1_000_000))
         os.replace(hidden, target)
 
 

@@ -2,6 +2,7 @@
 
 -- A checkpoint is the UNION ALL of these, one row per action, in the protocol's checkpoint schema.
 -- https://github.com/delta-io/delta/blob/master/PROTOCOL.md#checkpoint-schema
+-- A V2 checkpoint (#v2-spec there) has its files and tombstones in a sidecar, and the rest, which is small, in the checkpoint itself.
 
 -- name: checkpoint_protocol
 -- The protocol, and the types of all columns.
@@ -67,3 +68,21 @@ SELECT NULL, NULL, NULL, NULL, NULL,
             "baseRowId" := base_row_id, "defaultRowCommitVersion" := default_row_commit_version,
             "clusteringProvider" := clustering_provider)
 FROM dl_checkpoint_files;
+
+-- name: checkpoint_sidecar
+-- Files and tombstones of a V2 checkpoint.
+SELECT {columns} FROM ({rows}) WHERE coalesce(add.path, remove.path) IS NOT NULL;
+
+-- name: checkpoint_v2
+-- All else; what the checkpoint says of itself, and where the sidecar is. dl_checkpoint_sidecar: version, path, size_in_bytes,
+-- modification_time.
+SELECT struct_pack("version" := version, tags := NULL::MAP(VARCHAR, VARCHAR)) AS "checkpointMetadata",
+       NULL AS protocol, NULL AS "metaData", NULL AS txn, NULL AS "domainMetadata",
+       NULL::STRUCT(path VARCHAR, "sizeInBytes" BIGINT, "modificationTime" BIGINT, tags MAP(VARCHAR, VARCHAR)) AS sidecar
+FROM dl_checkpoint_sidecar
+UNION ALL
+SELECT NULL, protocol, "metaData", txn, "domainMetadata", NULL FROM ({rows})
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, struct_pack(path := path, "sizeInBytes" := size_in_bytes,
+       "modificationTime" := modification_time, tags := NULL::MAP(VARCHAR, VARCHAR))
+FROM dl_checkpoint_sidecar;

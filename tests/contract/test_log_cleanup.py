@@ -29,8 +29,8 @@ def t(lake: Lake) -> Lake:
 
 
 def test_what_is_before_the_last_expired_checkpoint_goes(t: Lake) -> None:
-    assert t.mirror.clean_up("t") == 9
-    assert log_files(t) == ["08.checkpoint.parquet", "08.json", "09.json", "_last_checkpoint"]
+    assert t.mirror.clean_up("t") == 10
+    assert log_files(t) == ["08.checkpoint.parquet", "08.crc", "08.json", "09.json", "_last_checkpoint"]
     assert t.mirror.verify("t")
     assert t.mirror.clean_up() == 0
     assert t.sql("SELECT count(*) FROM t AT (VERSION => 2)").fetchall() == [(3,)]

@@ -141,7 +141,7 @@ def test_no_traces_of_work_are_left(lake: Lake, people: pa.Table) -> None:
     for _ in range(11):
         lake.write("t", people)
     assert names(lake, "t") == [
-        *(f"{v:020d}.{kind}" for v in range(11) for kind in (("checkpoint.parquet", "json") if v == 10 else ("json",))),
+        *(f"{v:020d}.{kind}" for v in range(11) for kind in (("checkpoint.parquet", "crc", "json") if v == 10 else ("json",))),
         "_last_checkpoint",
     ]  # fmt: skip
 

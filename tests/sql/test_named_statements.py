@@ -25,6 +25,8 @@ def filled(sql: str) -> str:
         .replace("{kept}", "FALSE")
         .replace("{index}", ", s.num_records AS n")
         .replace("{source_id}", "1")
+        .replace("{table_id}", "1")
+        .replace("{table}", "dl_add_files")
         .replace("{only}", "")
     )
 

@@ -74,7 +74,7 @@ def test_variables_are_put_in_as_they_are(monkeypatch: pytest.MonkeyPatch) -> No
         ("deltasql://postgres/db/s/t/more", r"expected \[user:password@host:port/\]database"),
         ("deltasql://postgres/db/s/t?table=u", "it names two tables"),
         ("deltasql://postgres/db/s?schema=u", "it names two schemas"),
-        ("deltasql://duckdb/x?tables=t&sslmode=no", "unknown options sslmode, tables; duckdb takes storage, table"),
+        ("deltasql://duckdb/x?tables=t&sslmode=no", "unknown options sslmode, tables; duckdb takes mirror, storage, table"),
         ("deltasql://postgres/db?pool=4", "unknown options pool; postgres takes .*connect_timeout.*pool_size.*sslmode.*table"),
         ("postgresql://db/lakes?pool=4", "unknown options pool; postgres takes .*pool_size"),
         ("deltasql://postgres/db?pool_size=many", "pool_size is 'many': it is a whole number"),
