@@ -35,6 +35,17 @@ class TableAlterer:
             columns = [((), f, None) for f in _fields(tx.lake.con, fields)]
             alter.add_columns(tx, self._table.name, columns)
 
+    def rename_column(self, column: str, name: str) -> None:
+        """Give a column (``a.b`` of a struct) another name; needs column mapping. No file is written."""
+        with self._table._lake.begin() as tx:
+            alter.rename_column(tx, self._table.name, tuple(column.split(".")), name)
+
+    def drop_columns(self, columns: str | Sequence[str], raise_if_not_exists: bool = True) -> None:
+        """Drop columns (``a.b`` of a struct); needs column mapping. Older versions still show them."""
+        paths = [tuple(c.split(".")) for c in ([columns] if isinstance(columns, str) else columns)]
+        with self._table._lake.begin() as tx:
+            alter.drop_columns(tx, self._table.name, paths, missing_ok=not raise_if_not_exists)
+
     def add_constraint(self, constraints: Mapping[str, str]) -> None:
         """Add CHECK constraints, {name: expression}. ConstraintViolationError when rows that exist break one."""
         with self._table._lake.begin() as tx:

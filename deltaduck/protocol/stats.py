@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from deltaduck.protocol.partitions import deserialize
-from deltaduck.protocol.schema import DataType, Struct, decimal_of, leaves, quote, to_duckdb
+from deltaduck.protocol.schema import DataType, Struct, decimal_of, leaves, logical_leaves, quote, to_duckdb
 
+STATS_COLUMNS = "delta.dataSkippingStatsColumns"
 MAX_STRING = 32  # characters of a string that min and max keep
 HIGHEST = "\U0010ffff"
 _NUMBERS = ("byte", "short", "integer", "long", "float", "double")
@@ -75,10 +76,12 @@ def indexed_leaves(
     schema: Struct, partition_columns: Sequence[str], configuration: Mapping[str, str]
 ) -> list[tuple[tuple[str, ...], DataType]]:
     """The leaf columns that statistics cover: the named ones, else the first N (32 unless told; -1 is all)."""
-    data = leaves(schema.without(partition_columns))
-    if named := configuration.get("delta.dataSkippingStatsColumns"):
+    rest = schema.without(partition_columns)
+    data = leaves(rest)
+    if named := configuration.get(STATS_COLUMNS):
         wanted = [tuple(part.strip().strip("`").split(".")) for part in named.split(",")]
-        return [(path, t) for path, t in data if any(path[: len(w)] == w for w in wanted)]
+        names = dict(logical_leaves(rest))
+        return [(path, t) for path, t in data if any(names[path][: len(w)] == w for w in wanted)]
     number = configuration.get("delta.dataSkippingNumIndexedCols", "32")
     count = int(number) if re.fullmatch(r"-?\d{1,9}", number) else 32
     return list(data if count < 0 else islice(data, count))
