@@ -10,14 +10,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltaduck import deletions, storage
 from deltaduck.errors import LogCorruptError
-from deltaduck.protocol import mapping, partitions
+from deltaduck.protocol import mapping, partitions, widening
 from deltaduck.protocol.schema import Struct, literal, physical, quote, to_duckdb
 from deltaduck.snapshot import Snapshot
+
+# DuckDB 1.5 compares in the type that a file has: 1 > 0.6 is false in a file of whole numbers, whose column is a double now.
+COMPARES_AS_STORED = int(duckdb.__version__.split(".")[0]) < 2
 
 
 def scan_sql(
@@ -39,6 +43,8 @@ def scan_sql(
             value = partitions.deserialize(f"({values[f.name]})[CAST(file_index AS BIGINT) + 1]", f.type)
         else:
             value = mapping.logical(quote(column_alias(snapshot.schema, i)), f.type)
+            if COMPARES_AS_STORED and widening.is_widened(Struct((f,))):  # no filter is pushed below this
+                value = f"CASE WHEN file_index >= 0 THEN {value} END"
         select.append(f"{value} AS {quote(f.name)}")
     source = read_parquet(paths, snapshot, uniform=is_uniform(snapshot, files) and not stored, stored=stored or {})
     if (rows := only or deletions.of(snapshot.location, files)) is not None:

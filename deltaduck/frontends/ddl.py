@@ -200,11 +200,9 @@ def _column_change(words: Words, table: str, path: tuple[str, ...]) -> Staged:
         comment = words.string()
         return lambda tx: alter.change_column(tx, table, path, lambda f: _with(f, "comment", comment))
     if words.take("TYPE") or words.take("SET", "DATA", "TYPE") or words.take("SET", "TYPE"):
-        raise UnsupportedFeatureError(
-            f"{words.text.strip()[:100]}: columns change their type by type widening, which is not written yet: "
-            f"CREATE TABLE ... AS SELECT with a CAST of {'.'.join(path)}"
-        )
-    raise words.error("SET NOT NULL, DROP NOT NULL, SET DEFAULT, DROP DEFAULT or COMMENT")
+        type_ = field_of(".".join(path), _type(words.rest())).type
+        return lambda tx: alter.set_type(tx, table, path, type_)
+    raise words.error("SET NOT NULL, DROP NOT NULL, SET DEFAULT, DROP DEFAULT, TYPE or COMMENT")
 
 
 def _properties(words: Words) -> dict[str, str]:

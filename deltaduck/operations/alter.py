@@ -12,7 +12,7 @@ from deltaduck import rules, scan
 from deltaduck.changes import Change
 from deltaduck.errors import ConstraintViolationError, SchemaMismatchError, TableExistsError, UnsupportedFeatureError
 from deltaduck.operations.create import change_schema, check_table_name, index_columns
-from deltaduck.protocol import mapping
+from deltaduck.protocol import mapping, widening
 from deltaduck.protocol.features import (
     PROPERTIES,
     WRITER_FEATURES,
@@ -21,7 +21,7 @@ from deltaduck.protocol.features import (
     upgraded,
     with_features,
 )
-from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, parse_schema, quote, to_json
+from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, parse_schema, quote, to_duckdb, to_json
 from deltaduck.protocol.stats import STATS_COLUMNS
 from deltaduck.rules import CONSTRAINT, DEFAULT, GENERATED
 
@@ -116,6 +116,17 @@ def drop_columns(tx: Transaction, table: str, paths: Sequence[Path], *, missing_
     _require_readable(tx, change, schema)
     parameters = {"columns": json.dumps([".".join(path) for path in paths])}
     _stage(tx, change, "DROP COLUMNS", parameters, schema=schema)
+
+
+def set_type(tx: Transaction, table: str, path: Path, type_: DataType) -> None:
+    """Stage a wider type of a column, of a field, or of a list's or map's members. Files keep the type that they have."""
+    change = begin(tx, table)
+    widening.require(table, change.after.configuration)
+    if not isinstance(type_, str):
+        raise SchemaMismatchError(f"table {table!r}: {'.'.join(path)!r} can get another plain type, not {to_duckdb(type_)}")
+    _require_free(change, path, "retyped")
+    schema = widening.widened(change.after.schema, path, type_)
+    _stage(tx, change, "CHANGE COLUMN", {"column": json.dumps({"name": ".".join(path), "type": type_})}, schema=schema)
 
 
 def change_column(tx: Transaction, table: str, path: Path, edit: Callable[[Field], Field]) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from deltaduck import rules, skip_index, storage
+from deltaduck import casts, rules, skip_index, storage
 from deltaduck.changes import Change, layout
 from deltaduck.errors import SchemaMismatchError
-from deltaduck.protocol import mapping, stats
+from deltaduck.protocol import mapping, stats, widening
 from deltaduck.protocol.features import check_properties, protocol_for, upgraded
 from deltaduck.protocol.partitions import check_partition_type
 from deltaduck.protocol.schema import Field, Struct, check_names, from_duckdb, parse_schema, uses, with_nullability
@@ -113,6 +113,12 @@ def change_schema(
         protocol=upgraded(change.after.protocol, schema, configuration),
     )  # fmt: skip
     return change.restaged(after, index_columns(after, [*change.known, *change.skip]))
+
+
+def evolved(change: Change, rows: Struct) -> Change:
+    """The change with the columns that only rows have, and with their types where the table lets its own widen."""
+    widen = widening.is_on(change.after.configuration)
+    return change_schema(change, casts.merged(change.after.schema, rows, widen=widen))
 
 
 def as_schema(connection: Any, schema: Any) -> Struct:

@@ -18,7 +18,7 @@ from deltaduck.errors import (
     UnsupportedFeatureError,
 )
 from deltaduck.frames import Source
-from deltaduck.operations.create import change_schema, checked_partitions, create
+from deltaduck.operations.create import change_schema, checked_partitions, create, evolved
 from deltaduck.operations.merge import delete_rows
 from deltaduck.predicate import Condition
 from deltaduck.protocol import mapping
@@ -107,7 +107,7 @@ def _with_schema(
     tx: Transaction, change: Change, source: Source, schema_mode: str | None, partition_by: Sequence[str] | None
 ) -> Change:
     if schema_mode == "merge":
-        changed = change_schema(change, casts.merged(change.after.schema, source.typed_schema()))
+        changed = evolved(change, source.typed_schema())
     elif schema_mode == "overwrite":
         schema = mapping.kept(source.schema(), change.after.schema)
         parts = change.after.partition_columns if partition_by is None else partition_by

@@ -20,7 +20,7 @@ READER_FEATURES = frozenset(
 )  # fmt: skip
 WRITER_FEATURES = frozenset({
     "timestampNtz", "appendOnly", "invariants", "checkConstraints", "generatedColumns", "allowColumnDefaults", "domainMetadata",
-    "deletionVectors", "v2Checkpoint", "columnMapping",
+    "deletionVectors", "v2Checkpoint", "columnMapping", "typeWidening",
 })  # fmt: skip
 LEGACY_FEATURES = {  # what each writer version before 7 adds
     2: ("appendOnly", "invariants"), 3: ("checkConstraints",), 4: ("changeDataFeed", "generatedColumns"),
@@ -52,6 +52,8 @@ def required_features(schema: Struct, configuration: Mapping[str, str]) -> set[s
         needed.add("deletionVectors")
     if configuration.get("delta.columnMapping.mode", "none").lower() != "none":
         needed.add("columnMapping")
+    if configuration.get("delta.enableTypeWidening", "false").lower() == "true":
+        needed.add("typeWidening")
     if any(key.startswith("delta.constraints.") for key in configuration):
         needed.add("checkConstraints")
     if has_required(schema):  # Spark refuses a table that says NOT NULL and not this
@@ -161,6 +163,7 @@ PROPERTIES: dict[str, tuple[Callable[[str], bool], str]] = {
     "delta.deletedFileRetentionDuration": (_interval, "an interval such as 'interval 7 days'"),
     "delta.enableExpiredLogCleanup": (_boolean, "true or false"),
     DELETION_VECTORS: (_boolean, "true or false"),
+    "delta.enableTypeWidening": (_boolean, "true or false"),
     "delta.isolationLevel": (lambda v: v in ("Serializable", "WriteSerializable"), "Serializable or WriteSerializable"),
     "delta.logRetentionDuration": (_interval, "an interval such as 'interval 30 days'"),
     "delta.parquet.compression.codec": (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -98,6 +98,21 @@ def skip_columns(
         if isinstance(t, str) and has_bounds(t)
     ]  # fmt: skip
     return exact + bounded
+
+
+def recorded(rows: Iterable[tuple[Any, ...]]) -> list[SkipColumn]:
+    """What ``dl_skip_columns`` says, by ordinal."""
+    return [SkipColumn(ordinal, tuple(json.loads(path)), kind, bool(part)) for ordinal, path, kind, part in sorted(rows)]
+
+
+def carried(old: SkipColumn, new: SkipColumn) -> list[tuple[str, str]]:
+    """(column, portable SQL) of the index of a column whose type was widened, from what the index had of it before."""
+    found = []
+    for (name, _), (source, _) in zip(new.definitions(), old.definitions(), strict=True):
+        if (old.type, new.type) == ("date", "timestamp_ntz") and source != old.nulls:  # days are microseconds now
+            source = f"CASE WHEN {source} BETWEEN -100000000 AND 100000000 THEN {source} * 86400000000 END"
+        found.append((name, source))
+    return found
 
 
 # --- what COPY ... RETURN_STATS says of a written file, as the log's JSON and as the skip index's values
@@ -231,12 +246,14 @@ def partition_index_value(text: str | None, type_: str) -> Any:
 # --- the skip index, derived from the log's JSON
 
 
-def skip_row(columns: Sequence[SkipColumn]) -> list[str]:
-    """SQL: the select items of the skip index's columns, over `s` (stats as struct) and `p` (partition values as struct)."""
-    return [f"{sql} AS {name}" for c in columns for name, sql in _index_values(c)]
+def skip_row(columns: Sequence[SkipColumn], floats: Collection[tuple[str, ...]] = ()) -> list[str]:
+    """SQL: the select items of the skip index's columns, over `s` (stats as struct) and `p` (partition values as struct).
+
+    floats: the columns whose files may hold floats though they are doubles now."""
+    return [f"{sql} AS {name}" for c in columns for name, sql in _index_values(c, c.path in floats)]
 
 
-def _index_values(c: SkipColumn) -> list[tuple[str, str]]:
+def _index_values(c: SkipColumn, was_float: bool) -> list[tuple[str, str]]:
     if c.is_partition:
         value = deserialize(f"p.{quote(c.path[0])}", c.type)
         return [(c.value, f"TRY({_index_value(value, c.type)})")]
@@ -253,7 +270,12 @@ def _index_values(c: SkipColumn) -> list[tuple[str, str]]:
         upper = f"CASE WHEN exact_max THEN {upper} END"
     if c.type == "string":  # nor to have a long maximum that was not merely cut
         upper = f"CASE WHEN exact_max OR length({upper}) < {MAX_STRING} THEN {upper} ELSE {upper} || chr({ord(HIGHEST)}) END"
-    return [(c.min, _index_value(low, c.type)), (c.max, upper), (c.nulls, f's."nullCount".{path}')]
+    lower = _index_value(low, c.type)
+    if was_float:  # 0.1 is a double below, and 0.7 one above, the float that is written so
+        lower, upper = (
+            f"{end}({v}, CAST(TRY_CAST({v} AS FLOAT) AS DOUBLE))" for end, v in (("least", lower), ("greatest", upper))
+        )
+    return [(c.min, lower), (c.max, upper), (c.nulls, f's."nullCount".{path}')]
 
 
 def _index_value(value: str, type_: str) -> str:

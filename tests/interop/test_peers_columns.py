@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -54,6 +55,19 @@ def check(lake: Lake, steps: list[str], read: Read, as_text: AsText) -> None:
 
 def test_renamed_and_dropped_columns(lake: Lake, able: Read, as_text: AsText) -> None:
     check(lake, MAPPED, able, as_text)
+
+
+def test_wider_columns(lake: Lake, duckdb_delta: Any, as_text: AsText) -> None:  # delta-rs does not know them
+    check(lake, [
+        "CREATE TABLE t (n SMALLINT, x FLOAT, s STRUCT(y INT), d DECIMAL(5, 2))",
+        "ALTER TABLE t SET TBLPROPERTIES ('delta.enableTypeWidening' = 'true')",
+        "INSERT INTO t VALUES (1, 0.1, {'y': 1}, 1.25)",
+        "ALTER TABLE t ALTER COLUMN n TYPE BIGINT",
+        "ALTER TABLE t ALTER COLUMN x TYPE DOUBLE",
+        "ALTER TABLE t ALTER COLUMN s.y TYPE BIGINT",
+        "ALTER TABLE t ALTER COLUMN d TYPE DECIMAL(12, 4)",
+        "INSERT INTO t VALUES (4294967296, 0.1, {'y': 4294967296}, 0.0001)",
+    ], duckdb_delta.read, as_text)  # fmt: skip
 
 
 def test_columns_mapped_by_number(lake: Lake, able: Read, as_text: AsText) -> None:
