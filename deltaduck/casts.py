@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from deltaduck.errors import SchemaMismatchError
+from deltaduck.protocol import widening
 from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, decimal_of, literal, quote, to_duckdb
 from deltaduck.rules import is_filled
 
@@ -136,14 +138,17 @@ def _violations(value: str, type_: DataType, name: str) -> list[tuple[str, str]]
     return found
 
 
-def merged(table: Struct, rows: Struct) -> Struct:
-    """The table's schema with the new columns and struct fields of `rows` added at the end, nullable."""
+def merged(table: Struct, rows: Struct, *, widen: bool = False) -> Struct:
+    """The table's schema with the new columns and struct fields of `rows` added at the end, nullable.
+
+    widen: columns of numbers and dates take the wider type that the rows have."""
     fields = []
     for f in table:
         other = rows.get(f.name)
-        type_ = f.type
-        if other is not None and isinstance(type_, Struct) and isinstance(other.type, Struct):
-            type_ = merged(type_, other.type)
-        fields.append(Field(f.name, type_, f.nullable, f.metadata))
+        if other is not None and isinstance(f.type, Struct) and isinstance(other.type, Struct):
+            f = replace(f, type=merged(f.type, other.type, widen=widen))
+        elif widen and other is not None and widening.follows(f.type, other.type):
+            f = widening.recorded(f, (), str(other.type), (f.name,))
+        fields.append(f)
     new = [Field(f.name, f.type) for f in rows if table.get(f.name) is None]
     return Struct((*fields, *new))

@@ -11,7 +11,7 @@ import pyarrow as pa
 from deltaduck.errors import ConstraintViolationError
 from deltaduck.parquet import Target
 from deltaduck.predicate import Condition
-from deltaduck.protocol.schema import Struct, to_duckdb
+from deltaduck.protocol.schema import Struct, physical, to_duckdb
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.snapshot import Snapshot
 
@@ -120,4 +120,4 @@ class Change:
 
 def layout(schema: Struct) -> list[tuple[str, str]]:
     """What of a schema the data files show: their columns and types, and not what the columns must or may hold."""
-    return [(f.physical_name, to_duckdb(f.type)) for f in schema]
+    return [(f.physical_name, to_duckdb(physical(f.type))) for f in schema]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from deltaduck import rules
 from deltaduck.errors import SchemaMismatchError, UnsupportedFeatureError
 from deltaduck.operations import alter, optimize
-from deltaduck.operations.create import as_schema
+from deltaduck.operations.create import as_schema, field_of
 from deltaduck.protocol.schema import Field, literal, parse_schema, quote
 
 if TYPE_CHECKING:
@@ -34,6 +34,22 @@ class TableAlterer:
         with self._table._lake.begin() as tx:
             columns = [((), f, None) for f in _fields(tx.lake.con, fields)]
             alter.add_columns(tx, self._table.name, columns)
+
+    def rename_column(self, column: str, name: str) -> None:
+        """Give a column (``a.b`` of a struct) another name; needs column mapping. No file is written."""
+        with self._table._lake.begin() as tx:
+            alter.rename_column(tx, self._table.name, tuple(column.split(".")), name)
+
+    def drop_columns(self, columns: str | Sequence[str], raise_if_not_exists: bool = True) -> None:
+        """Drop columns (``a.b`` of a struct); needs column mapping. Older versions still show them."""
+        paths = [tuple(c.split(".")) for c in ([columns] if isinstance(columns, str) else columns)]
+        with self._table._lake.begin() as tx:
+            alter.drop_columns(tx, self._table.name, paths, missing_ok=not raise_if_not_exists)
+
+    def set_column_type(self, column: str, data_type: str) -> None:
+        """Widen the type of a column (``a.b`` of a struct, ``l.element`` of a list); needs ``delta.enableTypeWidening``."""
+        with self._table._lake.begin() as tx:
+            alter.set_type(tx, self._table.name, tuple(column.split(".")), field_of(column, data_type).type)
 
     def add_constraint(self, constraints: Mapping[str, str]) -> None:
         """Add CHECK constraints, {name: expression}. ConstraintViolationError when rows that exist break one."""

@@ -24,7 +24,7 @@ from deltaduck.errors import (
     StorageError,
     UnsupportedFeatureError,
 )
-from deltaduck.protocol import partitions, stats
+from deltaduck.protocol import mapping, partitions, stats
 from deltaduck.protocol.features import size_bytes
 from deltaduck.protocol.schema import Struct, literal, quote
 from deltaduck.protocol.stats import SkipColumn
@@ -51,6 +51,11 @@ class Target:
     skip: Sequence[SkipColumn]
     copy_options: Mapping[str, str | int] = field(default_factory=dict)  # COPY's own, over what the properties say
     splits: bool = True  # into files of the target size; rows that are not split keep their order
+
+    @property
+    def partition_keys(self) -> list[str]:
+        """The partition columns by the names that files and the log have."""
+        return [f.physical_name for f in map(self.schema.get, self.partition_columns) if f is not None]
 
 
 def write_files(
@@ -113,7 +118,8 @@ def _copy_statement(
     for name, sql in columns:
         f = target.schema.get(name)
         assert f is not None
-        select.append(f"{partitions.serialize(sql, f.type) if name in parts else sql} AS {quote(f.physical_name)}")
+        value = partitions.serialize(sql, f.type) if name in parts else mapping.stored(sql, f.type)
+        select.append(f"{value} AS {quote(f.physical_name)}")
     options = ["FORMAT parquet", "RETURN_STATS"]
     choices: dict[str, str | int] = {"COMPRESSION": codec}
     if not parts and not target.splits:
@@ -121,9 +127,11 @@ def _copy_statement(
     else:
         options += ["APPEND", f"FILENAME_PATTERN '{prefix}{{uuid}}'"]
     if parts:
-        options.append(f"PARTITION_BY ({', '.join(quote(p) for p in target.partition_columns)})")
+        options.append(f"PARTITION_BY ({', '.join(map(quote, target.partition_keys))})")
     elif target.splits:
         choices["FILE_SIZE_BYTES"] = size_bytes(target.configuration, "delta.targetFileSize", TARGET_FILE_SIZE)
+    if mapping.mode(target.configuration) != "none":
+        options.append(f"FIELD_IDS {mapping.field_ids(target.schema.without(target.partition_columns))}")
     options += [f"{name} {value}" for name, value in (choices | dict(target.copy_options)).items()]
     return f"COPY (SELECT {', '.join(select)} FROM {from_sql}) TO {literal(place)} ({', '.join(options)})"
 
@@ -136,7 +144,7 @@ def adds_of(written: Sequence[Mapping[str, Any]], target: Target, now_ms: int) -
     values: list[dict[str, str | None]] = []
     for file in written:
         text, bounds = stats.file_stats(file["count"], file["column_statistics"], leaves)
-        parts = {p: (file["partition_keys"] or {}).get(p) for p in target.partition_columns}
+        parts = {p: (file["partition_keys"] or {}).get(p) for p in target.partition_keys}
         row = (
             quote_path(file["path"], safe="/="),
             json.dumps(parts, ensure_ascii=False, separators=(",", ":")),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from deltaduck import scan, storage
 from deltaduck.catalog import Catalog
-from deltaduck.protocol import partitions
+from deltaduck.protocol import mapping, partitions
 from deltaduck.protocol.features import DELETION_VECTORS
 from deltaduck.protocol.schema import literal, quote
 from deltaduck.snapshot import Snapshot
@@ -42,8 +42,8 @@ def _obstacle(catalog: Catalog, snapshot: Snapshot, table_id: int, globs: Sequen
     """Why a plain DuckDB client cannot read a table by a view; None when it can."""
     if len(snapshot.schema.fields) == len(snapshot.partition_columns):
         return "it has partition columns only"
-    if snapshot.is_mapped:
-        return "its columns are mapped"
+    if mapping.mode(snapshot.configuration) == "id":
+        return "its columns are mapped by number"
     asked = snapshot.configuration.get(DELETION_VECTORS, "false").lower() == "true"
     if asked or catalog.rows("has_deletion_vectors", table_id=table_id)[0][0]:
         return "it takes rows out by deletion vectors"
@@ -93,7 +93,7 @@ def rows_sql(snapshot: Snapshot, table_id: int, alive: str, globs: Sequence[str]
         + [f"{partitions.deserialize(scan.partition_value(f.physical_name), f.type)} AS dl_value_{i}" for i, f in values]
     )
     columns = ", ".join(
-        f"{f'l.dl_value_{i}' if (i, f) in values else 'r.' + quote(scan.column_alias(snapshot.schema, i))} AS {quote(f.name)}"
+        f"{f'l.dl_value_{i}' if (i, f) in values else _stored(snapshot, i)} AS {quote(f.name)}"
         for i, f in enumerate(snapshot.schema)
     )
     return (
@@ -101,3 +101,9 @@ def rows_sql(snapshot: Snapshot, table_id: int, alive: str, globs: Sequence[str]
         f"JOIN (SELECT {live} FROM dl_add_files WHERE table_id = {table_id} AND {alive}) l "
         "ON r.dl_filename = l.dl_path"
     )
+
+
+def _stored(snapshot: Snapshot, position: int) -> str:
+    """SQL: a column of the files, as the schema has it."""
+    name = quote(scan.column_alias(snapshot.schema, position))
+    return mapping.logical(f"r.{name}", snapshot.schema.fields[position].type)

@@ -83,6 +83,26 @@ def replaced_rule(predicate: str, schema: Struct) -> Rule:
     return Rule(f"a row to write does not match the predicate it replaces: {predicate}", f"({predicate}) IS TRUE", columns)
 
 
+def dependent(schema: Struct, configuration: Mapping[str, str], path: Sequence[str]) -> str | None:
+    """A rule that speaks of a column, of what it is in, or of what is in it; None when there is none."""
+    texts = [
+        (f"CHECK constraint {k.removeprefix(CONSTRAINT)!r}", v) for k, v in configuration.items() if k.startswith(CONSTRAINT)
+    ]
+    texts += [(f"generated column {f.name!r}", f.metadata[GENERATED]) for f in schema if GENERATED in f.metadata]
+    texts += [
+        (f"the invariant of column {f.name!r}", json.loads(f.metadata[INVARIANT])["expression"]["expression"])
+        for f in schema
+        if INVARIANT in f.metadata and f.name.lower() != path[0].lower()
+    ]
+    wanted = [part.lower() for part in path]
+    for says, text in texts:
+        for column in sqlglot.parse_one(text, read="databricks").find_all(exp.Column):
+            named = [part.name.lower() for part in column.parts]
+            if all(a == b for a, b in zip(named, wanted, strict=False)):
+                return f"{says} ({text})"
+    return None
+
+
 def is_filled(f: Field) -> bool:
     """Has the column a value of its own where a row has none?"""
     return GENERATED in f.metadata or DEFAULT in f.metadata

@@ -10,14 +10,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltaduck import deletions, storage
 from deltaduck.errors import LogCorruptError
-from deltaduck.protocol import partitions
-from deltaduck.protocol.schema import Array, DataType, Map, Struct, literal, physical, quote, to_duckdb
+from deltaduck.protocol import mapping, partitions, widening
+from deltaduck.protocol.schema import Struct, literal, physical, quote, to_duckdb
 from deltaduck.snapshot import Snapshot
+
+# DuckDB 1.5 compares in the type that a file has: 1 > 0.6 is false in a file of whole numbers, whose column is a double now.
+COMPARES_AS_STORED = int(duckdb.__version__.split(".")[0]) < 2
 
 
 def scan_sql(
@@ -38,7 +42,9 @@ def scan_sql(
         if f.name in values:
             value = partitions.deserialize(f"({values[f.name]})[CAST(file_index AS BIGINT) + 1]", f.type)
         else:
-            value = logical(quote(column_alias(snapshot.schema, i)), f.type)
+            value = mapping.logical(quote(column_alias(snapshot.schema, i)), f.type)
+            if COMPARES_AS_STORED and widening.is_widened(Struct((f,))):  # no filter is pushed below this
+                value = f"CASE WHEN file_index >= 0 THEN {value} END"
         select.append(f"{value} AS {quote(f.name)}")
     source = read_parquet(paths, snapshot, uniform=is_uniform(snapshot, files) and not stored, stored=stored or {})
     if (rows := only or deletions.of(snapshot.location, files)) is not None:
@@ -138,10 +144,10 @@ def column_alias(schema: Struct, position: int) -> str:
 def schema_map(snapshot: Snapshot, stored: Mapping[str, str] | None = None) -> str:
     """The data columns by name, or by field id where the table is mapped so: DuckDB casts where a file differs, and answers
     NULL where it lacks one. Members of structs go by name: DuckDB knows ids of columns only."""
-    by_id = snapshot.configuration.get("delta.columnMapping.mode") == "id" and not stored
+    by_id = mapping.mode(snapshot.configuration) == "id" and not stored
     entries = [
         _entry(
-            str(f.metadata["delta.columnMapping.id"]) if by_id else literal(f.physical_name),
+            str(f.metadata[mapping.ID]) if by_id else literal(f.physical_name),
             column_alias(snapshot.schema, i),
             to_duckdb(physical(f.type)),
         )
@@ -154,22 +160,6 @@ def schema_map(snapshot: Snapshot, stored: Mapping[str, str] | None = None) -> s
 
 def _entry(key: str, name: str, kind: str) -> str:
     return f"{key}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
-
-
-def logical(value: str, type_: DataType) -> str:
-    """SQL: a value whose structs have the names of the data files, with the names of the schema."""
-    if physical(type_) == type_:
-        return value
-    match type_:
-        case Struct(fields):
-            members = (f"{quote(f.name)} := {logical(f'{value}.{quote(f.physical_name)}', f.type)}" for f in fields)
-            return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(members)}) END"
-        case Array(element, _):
-            return f"list_transform({value}, lambda e: {logical('e', element)})"
-        case Map(key, element, _):
-            entry = f"struct_pack(k := {logical('e.key', key)}, v := {logical('e.value', element)})"
-            return f"map_from_entries(list_transform(map_entries({value}), lambda e: {entry}))"
-    return value
 
 
 def is_uniform(snapshot: Snapshot, files: pa.Table) -> bool:

@@ -6,15 +6,16 @@ It is derived from the ``stats`` and ``partition_values`` of ``dl_add_files`` an
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from deltaduck.catalog import Catalog
 from deltaduck.protocol import stats
-from deltaduck.protocol.schema import literal
+from deltaduck.protocol.schema import Struct, literal, widens
 from deltaduck.protocol.stats import SkipColumn
+from deltaduck.protocol.widening import once_float
 from deltaduck.snapshot import Snapshot
 
 ENGINE = "deltaduck"  # engineInfo of files whose float maxima are known to have no NaN above them
@@ -49,12 +50,20 @@ def create_table(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn])
 def redefine(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> None:
     """Index more columns: rows that exist have NULL, which is 'unknown', in new ones. Those no longer wanted stay,
     for the versions that had them."""
-    found = {ordinal for ordinal, *_ in catalog.rows("skip_columns", table_id=table_id)}
-    new = [c for c in columns if c.ordinal not in found]
+    found = stats.recorded(catalog.rows("skip_columns", table_id=table_id))
+    new = [c for c in columns if c.ordinal not in {c.ordinal for c in found}]
     for c in new:
         for name, kind in c.definitions():
             catalog.execute(f"ALTER TABLE dl_skip_{table_id} ADD COLUMN {name} {catalog.index_types.get(kind, kind)}")
+    carried = [pair for c in new for old in _narrower(c, found)[-1:] for pair in stats.carried(old, c)]
+    if carried:
+        catalog.execute(f"UPDATE dl_skip_{table_id} SET {', '.join(f'{name} = {sql}' for name, sql in carried)}")
     _record(catalog, table_id, new)
+
+
+def _narrower(column: SkipColumn, found: Sequence[SkipColumn]) -> list[SkipColumn]:
+    """The same column, when it had a type that this one widens."""
+    return [c for c in found if (c.path, c.is_partition) == (column.path, column.is_partition) and widens(c.type, column.type)]
 
 
 def drop(catalog: Catalog, table_id: int) -> None:
@@ -70,9 +79,9 @@ def _record(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> N
         )  # fmt: skip
 
 
-def values_sql(columns: Sequence[SkipColumn], source: str, keep: str) -> str:
+def values_sql(columns: Sequence[SkipColumn], floats: Collection[tuple[str, ...]], source: str, keep: str) -> str:
     """SQL: `keep` and the index columns, over a FROM item with stats, partition_values and exact_max."""
-    items = ", ".join([keep, 's."numRecords" AS num_records', *stats.skip_row(columns)])
+    items = ", ".join([keep, 's."numRecords" AS num_records', *stats.skip_row(columns, floats)])
     return (
         f"SELECT {items} FROM ("
         f"SELECT *, from_json(CASE WHEN json_valid(stats) THEN stats END, {literal(stats.stats_structure(columns))}) AS s, "
@@ -90,7 +99,7 @@ def rebuild(catalog: Catalog, engine: Any, snapshot: Snapshot) -> int:
     columns = plan([], stats.skip_columns(snapshot.schema, snapshot.partition_columns, snapshot.configuration))
     with catalog.transaction():
         adds = catalog.arrow("skip_sources", table_id=snapshot.table_id, ours=ENGINE + "%")
-        rows = derive(engine, adds, columns)
+        rows = derive(engine, adds, columns, snapshot.schema)
         drop(catalog, snapshot.table_id)
         create(catalog, snapshot.table_id, columns)
         catalog.ingest(f"dl_skip_{snapshot.table_id}", rows)
@@ -99,10 +108,11 @@ def rebuild(catalog: Catalog, engine: Any, snapshot: Snapshot) -> int:
     return int(rows.num_rows)
 
 
-def derive(engine: Any, adds: pa.Table, columns: Sequence[SkipColumn]) -> pa.Table:
+def derive(engine: Any, adds: pa.Table, columns: Sequence[SkipColumn], schema: Struct) -> pa.Table:
     """Index rows of adds (version, action_order, stats, partition_values, exact_max)."""
+    floats = frozenset(once_float(schema))
     engine.register("dl_skip_sources", adds)
     try:
-        return engine.sql(values_sql(columns, "dl_skip_sources", "version, action_order")).to_arrow_table()
+        return engine.sql(values_sql(columns, floats, "dl_skip_sources", "version, action_order")).to_arrow_table()
     finally:
         engine.unregister("dl_skip_sources")

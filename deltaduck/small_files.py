@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from deltaduck.protocol.schema import Struct, quote
+from deltaduck.protocol import mapping
+from deltaduck.protocol.schema import Field, Struct, quote
 
 MOST_ROWS, MOST_BYTES = 10_000, 1 << 20
 PLAIN = {
@@ -34,13 +35,19 @@ def fits(frame: Any, schema: Struct, codec: str) -> bool:
 
 def write(frame: pa.Table, schema: Struct, codec: str) -> tuple[bytes, dict[str, Any]]:
     """The rows as the content of one file, and the row that ``COPY … RETURN_STATS`` would answer of it, less its name."""
-    rows = pa.table([frame[f.name] for f in schema], pa.schema([(f.physical_name, frame[f.name].type) for f in schema]))
+    fields = [pa.field(f.physical_name, frame[f.name].type, metadata=_field_id(f)) for f in schema]
+    rows = pa.table([frame[f.name] for f in schema], pa.schema(fields))
     sink = pa.BufferOutputStream()
     parquet.write_table(rows, sink, compression=codec if codec != "uncompressed" else "none", store_schema=False)
     data = sink.getvalue().to_pybytes()
     statistics = {quote(name): _statistics(rows[name]) for name in rows.column_names}
     said = {"count": rows.num_rows, "file_size_bytes": len(data), "partition_keys": None}
     return data, {**said, "column_statistics": statistics}
+
+
+def _field_id(f: Field) -> dict[bytes, bytes] | None:
+    number = f.metadata.get(mapping.ID)
+    return None if number is None else {b"PARQUET:field_id": str(number).encode()}
 
 
 def _statistics(column: pa.ChunkedArray) -> dict[str, str]:

@@ -17,7 +17,7 @@ from deltaduck.errors import LogCorruptError, TableNotFoundError, VersionNotFoun
 from deltaduck.predicate import Condition
 from deltaduck.protocol.features import Protocol, check_readable
 from deltaduck.protocol.schema import Struct, check_type_changes, logical_leaves, parse_schema, unmapped
-from deltaduck.protocol.stats import SkipColumn
+from deltaduck.protocol.stats import SkipColumn, recorded
 from deltaduck.protocol.stats import skip_columns as wanted_skip_columns
 
 MAX_DEFINITIONS = 10_000  # kept in memory
@@ -203,7 +203,7 @@ def all_skip_columns(catalog: Catalog, snapshot: Snapshot) -> list[SkipColumn]:
     key = (snapshot.table_id, snapshot.metadata_version, "all skip")
     if (found := catalog.definitions.get(key)) is None:
         rows = catalog.rows("skip_columns", table_id=snapshot.table_id)
-        found = [SkipColumn(ordinal, tuple(json.loads(path)), kind, bool(part)) for ordinal, path, kind, part in sorted(rows)]
+        found = recorded(rows)
         catalog.definitions[key] = found
     return list(found)
 

@@ -104,11 +104,21 @@ def _alter(words: Words, table: str) -> Staged:
         case "RENAME" if words.take("TO"):
             name = _table(words)
             return _ended(words, lambda tx: alter.rename(tx, table, name))
-        case "RENAME" | "DROP":
-            raise UnsupportedFeatureError(
-                f"{words.text.strip()[:100]}: columns are renamed and dropped by column mapping, which is not written yet: "
-                f"CREATE TABLE ... AS SELECT the columns that you want from {table}"
-            )
+        case "RENAME":
+            words.take("COLUMN")
+            path = words.path()
+            words.need("TO")
+            name = words.name()
+            return _ended(words, lambda tx: alter.rename_column(tx, table, path, name))
+        case "DROP" if words.take("COLUMN") or words.take("COLUMNS") or words.peek() not in ("PARTITION", "PRIMARY", "FEATURE"):
+            missing_ok = words.take("IF", "EXISTS")
+            listed = words.take("(")
+            paths = [words.path()]
+            while words.take(","):
+                paths.append(words.path())
+            if listed:
+                words.need(")")
+            return _ended(words, lambda tx: alter.drop_columns(tx, table, paths, missing_ok=missing_ok))
         case "ALTER" | "CHANGE":
             words.take("COLUMN")
             return _ended(words, _column_change(words, table, words.path()))
@@ -190,11 +200,9 @@ def _column_change(words: Words, table: str, path: tuple[str, ...]) -> Staged:
         comment = words.string()
         return lambda tx: alter.change_column(tx, table, path, lambda f: _with(f, "comment", comment))
     if words.take("TYPE") or words.take("SET", "DATA", "TYPE") or words.take("SET", "TYPE"):
-        raise UnsupportedFeatureError(
-            f"{words.text.strip()[:100]}: columns change their type by type widening, which is not written yet: "
-            f"CREATE TABLE ... AS SELECT with a CAST of {'.'.join(path)}"
-        )
-    raise words.error("SET NOT NULL, DROP NOT NULL, SET DEFAULT, DROP DEFAULT or COMMENT")
+        type_ = field_of(".".join(path), _type(words.rest())).type
+        return lambda tx: alter.set_type(tx, table, path, type_)
+    raise words.error("SET NOT NULL, DROP NOT NULL, SET DEFAULT, DROP DEFAULT, TYPE or COMMENT")
 
 
 def _properties(words: Words) -> dict[str, str]:

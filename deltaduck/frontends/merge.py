@@ -16,7 +16,7 @@ from deltaduck.errors import QueryError, SchemaMismatchError, UnsupportedFeature
 from deltaduck.frames import Source
 from deltaduck.frontends import from_items, key_ranges, rows, sql
 from deltaduck.frontends.key_ranges import Names
-from deltaduck.operations.create import change_schema
+from deltaduck.operations.create import evolved
 from deltaduck.operations.merge import MATCHED, NOT_MATCHED, NOT_MATCHED_BY_SOURCE, Clause, Effect, Search
 from deltaduck.protocol.schema import DataType, Struct, quote, to_duckdb
 
@@ -158,7 +158,7 @@ def _evolved(tx: Transaction, change: Change, whens: Sequence[When], source: Sou
         by_name = schema.get(f.name) is None and any(c.name.lower() == f.name.lower() for w in whens for c, _ in w.values)
         if by_star or by_name:
             wanted.append(f)
-    changed = change_schema(change, casts.merged(schema, Struct(tuple(wanted))))
+    changed = evolved(change, Struct(tuple(wanted)))
     if changed is not change:
         tx.stage(changed)
     return changed

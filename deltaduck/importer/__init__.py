@@ -180,7 +180,7 @@ class Job:
         for kind in ACTIONS:
             for batch in replay.rows(con, f"replay_{kind}", table_id=table_id, base=base):
                 catalog.ingest(f"dl_{kind}", pa.Table.from_batches([batch]))
-        has_files = self._add_files(con, table_id, base, columns) or after.has_files
+        has_files = self._add_files(con, table_id, base, columns, after.schema) or after.has_files
         if self.resumed:
             with catalog.staged("dl_staged_ends", replay.rows(con, "replay_ended_files").read_all()):
                 catalog.run("end_files", table_id=table_id)
@@ -216,7 +216,7 @@ class Job:
         self.catalog.ingest("dl_mirror_status", outbox.append_column("published_ms", versions["commit_ms"]))
         return int(pc.max(versions["commit_ms"]).as_py())
 
-    def _add_files(self, con: Any, table_id: int, base: int, columns: Sequence[stats.SkipColumn]) -> bool:
+    def _add_files(self, con: Any, table_id: int, base: int, columns: Sequence[stats.SkipColumn], schema: Struct) -> bool:
         """The adds and their skip index, batch by batch; were there any?"""
         deriving, count = con.cursor(), 0
         ((total,),) = con.execute("SELECT count(*) FROM dl_file WHERE kind = 'add'").fetchall()
@@ -225,7 +225,7 @@ class Job:
             self.catalog.ingest("dl_add_files", adds)
             sources = adds.select(["version", "action_order", "stats", "partition_values"])
             sources = sources.append_column("exact_max", pa.repeat(False, adds.num_rows))
-            self.catalog.ingest(f"dl_skip_{table_id}", skip_index.derive(deriving, sources, columns))
+            self.catalog.ingest(f"dl_skip_{table_id}", skip_index.derive(deriving, sources, columns, schema))
             count += adds.num_rows
             self.progress("storing the files", count, total)
         return count > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from deltaduck import rules, scan
 from deltaduck.changes import Change
 from deltaduck.errors import ConstraintViolationError, SchemaMismatchError, TableExistsError, UnsupportedFeatureError
 from deltaduck.operations.create import change_schema, check_table_name, index_columns
+from deltaduck.protocol import mapping, widening
 from deltaduck.protocol.features import (
     PROPERTIES,
     WRITER_FEATURES,
@@ -20,7 +21,8 @@ from deltaduck.protocol.features import (
     upgraded,
     with_features,
 )
-from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, quote, to_json
+from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, parse_schema, quote, to_duckdb, to_json
+from deltaduck.protocol.stats import STATS_COLUMNS
 from deltaduck.rules import CONSTRAINT, DEFAULT, GENERATED
 
 if TYPE_CHECKING:
@@ -60,6 +62,71 @@ def add_columns(
         schema = _added(schema, path, f, place, name)
     fields = [{"column": json.loads(to_json(Struct((f,))))["fields"][0]} for _, f, _ in columns]
     _stage(tx, change, "ADD COLUMNS", {"columns": json.dumps(fields)}, schema=schema)
+
+
+def rename_column(tx: Transaction, table: str, path: Path, name: str) -> None:
+    """Stage another name of a column, or of a struct's field. Files, statistics and older versions keep what they have."""
+    change = begin(tx, table)
+    after = change.after
+    mapping.require(table, after.configuration, "RENAME COLUMN")
+    _require_free(change, path, "renamed")
+
+    def members(struct: Struct) -> Struct:
+        if (other := struct.get(name)) is not None and other.name.lower() != path[-1].lower():
+            raise SchemaMismatchError(f"table {table!r}: column {'.'.join((*path[:-1], name))!r} exists already")
+        return _edited(struct, path[-1:], lambda f: replace(f, name=name))
+
+    schema = _in_struct(after.schema, path, members)
+    old, new = ".".join(path), ".".join((*path[:-1], name))
+    parts = after.partition_columns
+    if len(path) == 1:
+        parts = tuple(name if p.lower() == path[0].lower() else p for p in parts)
+    configuration = dict(after.configuration)
+    if named := configuration.get(STATS_COLUMNS):
+        configuration[STATS_COLUMNS] = ",".join(_followed(c.strip().strip("`"), old, new) for c in named.split(","))
+    parameters = {"oldColumnPath": old, "newColumnPath": new}
+    _stage(tx, change, "RENAME COLUMN", parameters, schema=schema, configuration=configuration, partition_columns=parts)
+
+
+def drop_columns(tx: Transaction, table: str, paths: Sequence[Path], *, missing_ok: bool = False) -> None:
+    """Stage the end of columns, or of struct fields. Files keep what they have, and older versions show it."""
+    change = begin(tx, table)
+    schema = change.after.schema
+    mapping.require(table, change.after.configuration, "DROP COLUMN")
+    for path in paths:
+        if missing_ok and not _has(schema, path):
+            continue
+        if len(path) == 1 and path[0].lower() in (p.lower() for p in change.after.partition_columns):
+            raise SchemaMismatchError(
+                f"table {table!r}: {path[0]!r} is a partition column, which cannot be dropped: write the table anew, with "
+                "mode='overwrite', schema_mode='overwrite' and another partition_by"
+            )
+        _require_free(change, path, "dropped")
+
+        def members(struct: Struct, path: Path = path) -> Struct:
+            _edited(struct, path[-1:], lambda f: f)  # is it there?
+            rest = struct.without(path[-1:])
+            if not rest.fields:
+                raise SchemaMismatchError(f"table {table!r}: {'.'.join(path)!r} is the last of its kind: drop what it is in")
+            return rest
+
+        schema = _in_struct(schema, path, members)
+    if not schema.without(change.after.partition_columns).fields:
+        raise SchemaMismatchError(f"table {table!r}: a table needs a column that it is not partitioned by")
+    _require_readable(tx, change, schema)
+    parameters = {"columns": json.dumps([".".join(path) for path in paths])}
+    _stage(tx, change, "DROP COLUMNS", parameters, schema=schema)
+
+
+def set_type(tx: Transaction, table: str, path: Path, type_: DataType) -> None:
+    """Stage a wider type of a column, of a field, or of a list's or map's members. Files keep the type that they have."""
+    change = begin(tx, table)
+    widening.require(table, change.after.configuration)
+    if not isinstance(type_, str):
+        raise SchemaMismatchError(f"table {table!r}: {'.'.join(path)!r} can get another plain type, not {to_duckdb(type_)}")
+    _require_free(change, path, "retyped")
+    schema = widening.widened(change.after.schema, path, type_)
+    _stage(tx, change, "CHANGE COLUMN", {"column": json.dumps({"name": ".".join(path), "type": type_})}, schema=schema)
 
 
 def change_column(tx: Transaction, table: str, path: Path, edit: Callable[[Field], Field]) -> None:
@@ -130,9 +197,17 @@ def set_properties(tx: Transaction, table: str, properties: Mapping[str, str]) -
     features = [k.removeprefix(FEATURE) for k in properties if k.startswith(FEATURE)]
     plain = {k: v for k, v in properties.items() if not k.startswith(FEATURE)}
     check_properties(plain)
+    old: Mapping[str, str] = change.after.configuration
+    new: Mapping[str, str] = {**old, **plain}
+    if mapping.MAX_ID in plain:
+        raise UnsupportedFeatureError(f"table {table!r}: {mapping.MAX_ID} is counted, it cannot be set")
+    mapping.check_change(table, old, new)
     change = _with_features(change, features)
     parameters = {"properties": json.dumps(dict(properties), sort_keys=True)}
-    _stage(tx, change, "SET TBLPROPERTIES", parameters, configuration={**change.after.configuration, **plain})
+    schema = None
+    if mapping.mode(old) != mapping.mode(new):
+        schema, new = mapping.assigned(change.after.schema, new, keep_names=True)
+    _stage(tx, change, "SET TBLPROPERTIES", parameters, schema=schema, configuration=new)
 
 
 def unset_properties(tx: Transaction, table: str, keys: Sequence[str], *, missing_ok: bool = False) -> None:
@@ -144,6 +219,9 @@ def unset_properties(tx: Transaction, table: str, keys: Sequence[str], *, missin
             f"table {table!r} has no property {missing[0]!r}; UNSET TBLPROPERTIES IF EXISTS lets that pass"
         )
     rest = {k: v for k, v in change.after.configuration.items() if k not in keys}
+    mapping.check_change(table, change.after.configuration, rest)
+    if mapping.MAX_ID in keys:
+        raise UnsupportedFeatureError(f"table {table!r}: {mapping.MAX_ID} is counted, it cannot be unset")
     parameters = {"properties": json.dumps(list(keys)), "ifExists": str(missing_ok).lower()}
     _stage(tx, change, "UNSET TBLPROPERTIES", parameters, configuration=rest)
 
@@ -186,10 +264,11 @@ def begin(tx: Transaction, table: str) -> Change:
 def _stage(
     tx: Transaction, change: Change, operation: str, parameters: dict[str, str], *,
     schema: Struct | None = None, configuration: Mapping[str, str] | None = None,
+    partition_columns: Sequence[str] | None = None,
 ) -> None:  # fmt: skip
     """The change with another schema or configuration, each rule of which can be evaluated."""
     if schema is not None:
-        changed = change_schema(change, schema)
+        changed = change_schema(change, schema, partition_columns, configuration)
         rules.validate(tx.lake.con.cursor(), schema, changed.after.configuration)
     elif configuration is not None:
         protocol = upgraded(change.after.protocol, change.after.schema, configuration)
@@ -217,6 +296,61 @@ def _check_rows(tx: Transaction, change: Change, r: rules.Rule, only: Any = None
         rules.check_existing(con, scan.scan_sql(con, change.after, tx.visible(change.after, only)), r)
     except ConstraintViolationError as e:
         raise ConstraintViolationError(f"table {change.name!r}: {e}") from None
+
+
+def _followed(column: str, old: str, new: str) -> str:
+    """The name of a column, or of something in it, that may have been renamed."""
+    return new + column[len(old) :] if f"{column}.".lower().startswith(f"{old}.".lower()) else column
+
+
+def _require_free(change: Change, path: Path, done: str) -> None:
+    """SchemaMismatchError when a rule speaks of the column."""
+    if says := rules.dependent(change.after.schema, change.after.configuration, path):
+        raise SchemaMismatchError(
+            f"table {change.name!r}: column {'.'.join(path)!r} cannot be {done}: {says} needs it; drop that first"
+        )
+
+
+def _require_readable(tx: Transaction, change: Change, schema: Struct) -> None:
+    """SchemaMismatchError when a struct would have no field that all of its files have: DuckDB cannot read those."""
+    if change.base is None:
+        return
+    kept = dict(_structs(schema))
+    for (text,) in tx.lake.catalog.rows("schema_strings", table_id=change.base.table_id):
+        for path, fields in _structs(parse_schema(text)):
+            if path in kept and not fields & kept[path]:
+                raise SchemaMismatchError(
+                    f"table {change.name!r}: nothing that the first files had of {'.'.join(path)!r} would remain in it, and they "
+                    "could not be read: drop all of it"
+                )
+
+
+def _structs(type_: DataType, path: Path = ()) -> Iterator[tuple[Path, frozenset[str]]]:
+    """(path, names of its fields) of every struct below the columns, as the data files name them."""
+    match type_:
+        case Struct(fields):
+            if path:
+                yield path, frozenset(f.physical_name for f in fields)
+            for f in fields:
+                yield from _structs(f.type, (*path, f.physical_name))
+        case Array(element, _):
+            yield from _structs(element, (*path, "element"))
+        case Map(key, value, _):
+            yield from _structs(key, (*path, "key"))
+            yield from _structs(value, (*path, "value"))
+
+
+def _in_struct(schema: Struct, path: Path, edit: Callable[[Struct], Struct]) -> Struct:
+    """The schema with the struct edited in which a path ends."""
+    if len(path) == 1:
+        return edit(schema)
+
+    def inside(parent: Field) -> Field:
+        if not isinstance(parent.type, Struct):
+            raise SchemaMismatchError(f"{'.'.join(path)!r} is no field of a struct: {'.'.join(path[:-1])} is none")
+        return replace(parent, type=edit(parent.type))
+
+    return _edited(schema, path[:-1], inside)
 
 
 def _has(schema: Struct, path: Path) -> bool:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from deltaduck import rules, skip_index, storage
+from deltaduck import casts, rules, skip_index, storage
 from deltaduck.changes import Change, layout
 from deltaduck.errors import SchemaMismatchError
-from deltaduck.protocol import stats
+from deltaduck.protocol import mapping, stats, widening
 from deltaduck.protocol.features import check_properties, protocol_for, upgraded
 from deltaduck.protocol.partitions import check_partition_type
 from deltaduck.protocol.schema import Field, Struct, check_names, from_duckdb, parse_schema, uses, with_nullability
@@ -42,6 +42,7 @@ def create(
     partition_columns = checked_partitions(schema, partition_by or ())
     configuration = {k: str(v) for k, v in (configuration or {}).items()}
     check_properties(configuration)
+    schema, configuration = mapping.assigned(schema, configuration)
     rules.validate(tx.lake.con.cursor(), schema, configuration)
     place = storage.normalize(location, tx.lake.catalog.access) if location else tx.lake.place(name)
     storage.make_root(place)
@@ -92,21 +93,32 @@ def index_columns(snapshot: Snapshot, found: Sequence[stats.SkipColumn]) -> list
     return skip_index.plan(found, stats.skip_columns(snapshot.schema, snapshot.partition_columns, snapshot.configuration))
 
 
-def change_schema(change: Change, schema: Struct, partition_columns: Sequence[str] | None = None) -> Change:
-    """The change with another schema (and partitioning) of its table."""
+def change_schema(
+    change: Change, schema: Struct, partition_columns: Sequence[str] | None = None,
+    configuration: Mapping[str, str] | None = None,
+) -> Change:  # fmt: skip
+    """The change with another schema (and partitioning, and properties) of its table."""
     if uses(schema, "void"):
         raise SchemaMismatchError("a column of type void cannot be written: cast it")
     parts = change.after.partition_columns if partition_columns is None else tuple(partition_columns)
-    if (schema, parts) == (change.after.schema, change.after.partition_columns):
+    configuration = change.after.configuration if configuration is None else configuration
+    if (schema, parts, configuration) == (change.after.schema, change.after.partition_columns, change.after.configuration):
         return change
     check_names(schema)
+    schema, configuration = mapping.assigned(schema, configuration)
     same = (layout(schema), parts) == (layout(change.after.schema), change.after.partition_columns)
     after = replace(
-        change.after, schema=schema, partition_columns=parts,
+        change.after, schema=schema, partition_columns=parts, configuration=configuration,
         uniform_since=change.after.uniform_since if same else NEVER_UNIFORM,
-        protocol=upgraded(change.after.protocol, schema, change.after.configuration),
+        protocol=upgraded(change.after.protocol, schema, configuration),
     )  # fmt: skip
     return change.restaged(after, index_columns(after, [*change.known, *change.skip]))
+
+
+def evolved(change: Change, rows: Struct) -> Change:
+    """The change with the columns that only rows have, and with their types where the table lets its own widen."""
+    widen = widening.is_on(change.after.configuration)
+    return change_schema(change, casts.merged(change.after.schema, rows, widen=widen))
 
 
 def as_schema(connection: Any, schema: Any) -> Struct:

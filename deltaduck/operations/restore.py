@@ -16,6 +16,7 @@ from deltaduck.operations.alter import begin
 from deltaduck.operations.create import NEVER_UNIFORM, index_columns
 from deltaduck.operations.files import version_files
 from deltaduck.predicate import Condition
+from deltaduck.protocol import mapping
 from deltaduck.protocol.features import with_features, writer_features
 from deltaduck.snapshot import Snapshot
 
@@ -40,8 +41,9 @@ def restore(
     protocol = then.protocol
     if not protocol_downgrade_allowed:
         protocol = with_features(change.after.protocol, writer_features(protocol))
+    configuration = mapping.counted(then.configuration, change.after.configuration)
     after = replace(
-        change.after, schema=then.schema, partition_columns=then.partition_columns, configuration=then.configuration,
+        change.after, schema=then.schema, partition_columns=then.partition_columns, configuration=configuration,
         description=then.description, protocol=protocol, uniform_since=NEVER_UNIFORM,
     )  # fmt: skip
     change = change.restaged(after, index_columns(after, [*change.known, *change.skip]))

@@ -18,9 +18,10 @@ from deltaduck.errors import (
     UnsupportedFeatureError,
 )
 from deltaduck.frames import Source
-from deltaduck.operations.create import change_schema, checked_partitions, create
+from deltaduck.operations.create import change_schema, checked_partitions, create, evolved
 from deltaduck.operations.merge import delete_rows
 from deltaduck.predicate import Condition
+from deltaduck.protocol import mapping
 from deltaduck.protocol.features import check_writable
 from deltaduck.rules import replaced_rule
 
@@ -106,9 +107,9 @@ def _with_schema(
     tx: Transaction, change: Change, source: Source, schema_mode: str | None, partition_by: Sequence[str] | None
 ) -> Change:
     if schema_mode == "merge":
-        changed = change_schema(change, casts.merged(change.after.schema, source.typed_schema()))
+        changed = evolved(change, source.typed_schema())
     elif schema_mode == "overwrite":
-        schema = source.schema()
+        schema = mapping.kept(source.schema(), change.after.schema)
         parts = change.after.partition_columns if partition_by is None else partition_by
         changed = change_schema(change, schema, checked_partitions(schema, parts))
     else:

@@ -20,7 +20,7 @@ READER_FEATURES = frozenset(
 )  # fmt: skip
 WRITER_FEATURES = frozenset({
     "timestampNtz", "appendOnly", "invariants", "checkConstraints", "generatedColumns", "allowColumnDefaults", "domainMetadata",
-    "deletionVectors", "v2Checkpoint",
+    "deletionVectors", "v2Checkpoint", "columnMapping", "typeWidening",
 })  # fmt: skip
 LEGACY_FEATURES = {  # what each writer version before 7 adds
     2: ("appendOnly", "invariants"), 3: ("checkConstraints",), 4: ("changeDataFeed", "generatedColumns"),
@@ -50,6 +50,10 @@ def required_features(schema: Struct, configuration: Mapping[str, str]) -> set[s
         needed.add("appendOnly")
     if configuration.get(DELETION_VECTORS, "false").lower() == "true":
         needed.add("deletionVectors")
+    if configuration.get("delta.columnMapping.mode", "none").lower() != "none":
+        needed.add("columnMapping")
+    if configuration.get("delta.enableTypeWidening", "false").lower() == "true":
+        needed.add("typeWidening")
     if any(key.startswith("delta.constraints.") for key in configuration):
         needed.add("checkConstraints")
     if configuration.get("delta.checkpointPolicy") == "v2":
@@ -116,11 +120,12 @@ def check_readable(protocol: Protocol, table: str) -> None:
 def check_writable(protocol: Protocol, table: str) -> None:
     """UnsupportedFeatureError when the table cannot be written rightly."""
     check_readable(protocol, table)
-    if protocol.min_writer_version > 7 or 3 < protocol.min_writer_version < 7:
+    if protocol.min_writer_version > 7:
         raise UnsupportedFeatureError(
-            f"table {table!r} needs writer version {protocol.min_writer_version}; deltaduck writes 1, 2, 3 and 7"
+            f"table {table!r} needs writer version {protocol.min_writer_version}; 7 is the newest known"
         )
-    _refuse(table, "writing", protocol.writer_features or (), WRITER_FEATURES)
+    verb = "writing" if protocol.min_writer_version == 7 else f"writing (writer version {protocol.min_writer_version})"
+    _refuse(table, verb, [*writer_features(protocol)], WRITER_FEATURES)
 
 
 def _refuse(table: str, verb: str, features: Sequence[str], known: frozenset[str]) -> None:
@@ -152,6 +157,8 @@ def _size(text: str) -> bool:
 
 PROPERTIES: dict[str, tuple[Callable[[str], bool], str]] = {
     "delta.appendOnly": (_boolean, "true or false"),
+    "delta.columnMapping.maxColumnId": (_integer, "a whole number; it is counted, not set"),
+    "delta.columnMapping.mode": (lambda v: v in ("none", "name", "id"), "none, name or id"),
     "delta.checkpointInterval": (_positive, "a whole number of commits, 1 or more"),
     "delta.checkpointPolicy": (lambda v: v in ("classic", "v2"), "classic or v2"),
     "delta.dataSkippingNumIndexedCols": (_integer, "a whole number; -1 for every column"),
@@ -159,6 +166,7 @@ PROPERTIES: dict[str, tuple[Callable[[str], bool], str]] = {
     "delta.deletedFileRetentionDuration": (_interval, "an interval such as 'interval 7 days'"),
     "delta.enableExpiredLogCleanup": (_boolean, "true or false"),
     DELETION_VECTORS: (_boolean, "true or false"),
+    "delta.enableTypeWidening": (_boolean, "true or false"),
     "delta.isolationLevel": (lambda v: v in ("Serializable", "WriteSerializable"), "Serializable or WriteSerializable"),
     "delta.logRetentionDuration": (_interval, "an interval such as 'interval 30 days'"),
     "delta.parquet.compression.codec": (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from deltaduck.protocol.partitions import deserialize
-from deltaduck.protocol.schema import DataType, Struct, decimal_of, leaves, quote, to_duckdb
+from deltaduck.protocol.schema import DataType, Struct, decimal_of, leaves, logical_leaves, quote, to_duckdb
 
+STATS_COLUMNS = "delta.dataSkippingStatsColumns"
 MAX_STRING = 32  # characters of a string that min and max keep
 HIGHEST = "\U0010ffff"
 _NUMBERS = ("byte", "short", "integer", "long", "float", "double")
@@ -75,10 +76,12 @@ def indexed_leaves(
     schema: Struct, partition_columns: Sequence[str], configuration: Mapping[str, str]
 ) -> list[tuple[tuple[str, ...], DataType]]:
     """The leaf columns that statistics cover: the named ones, else the first N (32 unless told; -1 is all)."""
-    data = leaves(schema.without(partition_columns))
-    if named := configuration.get("delta.dataSkippingStatsColumns"):
+    rest = schema.without(partition_columns)
+    data = leaves(rest)
+    if named := configuration.get(STATS_COLUMNS):
         wanted = [tuple(part.strip().strip("`").split(".")) for part in named.split(",")]
-        return [(path, t) for path, t in data if any(path[: len(w)] == w for w in wanted)]
+        names = dict(logical_leaves(rest))
+        return [(path, t) for path, t in data if any(names[path][: len(w)] == w for w in wanted)]
     number = configuration.get("delta.dataSkippingNumIndexedCols", "32")
     count = int(number) if re.fullmatch(r"-?\d{1,9}", number) else 32
     return list(data if count < 0 else islice(data, count))
@@ -95,6 +98,21 @@ def skip_columns(
         if isinstance(t, str) and has_bounds(t)
     ]  # fmt: skip
     return exact + bounded
+
+
+def recorded(rows: Iterable[tuple[Any, ...]]) -> list[SkipColumn]:
+    """What ``dl_skip_columns`` says, by ordinal."""
+    return [SkipColumn(ordinal, tuple(json.loads(path)), kind, bool(part)) for ordinal, path, kind, part in sorted(rows)]
+
+
+def carried(old: SkipColumn, new: SkipColumn) -> list[tuple[str, str]]:
+    """(column, portable SQL) of the index of a column whose type was widened, from what the index had of it before."""
+    found = []
+    for (name, _), (source, _) in zip(new.definitions(), old.definitions(), strict=True):
+        if (old.type, new.type) == ("date", "timestamp_ntz") and source != old.nulls:  # days are microseconds now
+            source = f"CASE WHEN {source} BETWEEN -100000000 AND 100000000 THEN {source} * 86400000000 END"
+        found.append((name, source))
+    return found
 
 
 # --- what COPY ... RETURN_STATS says of a written file, as the log's JSON and as the skip index's values
@@ -228,12 +246,14 @@ def partition_index_value(text: str | None, type_: str) -> Any:
 # --- the skip index, derived from the log's JSON
 
 
-def skip_row(columns: Sequence[SkipColumn]) -> list[str]:
-    """SQL: the select items of the skip index's columns, over `s` (stats as struct) and `p` (partition values as struct)."""
-    return [f"{sql} AS {name}" for c in columns for name, sql in _index_values(c)]
+def skip_row(columns: Sequence[SkipColumn], floats: Collection[tuple[str, ...]] = ()) -> list[str]:
+    """SQL: the select items of the skip index's columns, over `s` (stats as struct) and `p` (partition values as struct).
+
+    floats: the columns whose files may hold floats though they are doubles now."""
+    return [f"{sql} AS {name}" for c in columns for name, sql in _index_values(c, c.path in floats)]
 
 
-def _index_values(c: SkipColumn) -> list[tuple[str, str]]:
+def _index_values(c: SkipColumn, was_float: bool) -> list[tuple[str, str]]:
     if c.is_partition:
         value = deserialize(f"p.{quote(c.path[0])}", c.type)
         return [(c.value, f"TRY({_index_value(value, c.type)})")]
@@ -250,7 +270,12 @@ def _index_values(c: SkipColumn) -> list[tuple[str, str]]:
         upper = f"CASE WHEN exact_max THEN {upper} END"
     if c.type == "string":  # nor to have a long maximum that was not merely cut
         upper = f"CASE WHEN exact_max OR length({upper}) < {MAX_STRING} THEN {upper} ELSE {upper} || chr({ord(HIGHEST)}) END"
-    return [(c.min, _index_value(low, c.type)), (c.max, upper), (c.nulls, f's."nullCount".{path}')]
+    lower = _index_value(low, c.type)
+    if was_float:  # 0.1 is a double below, and 0.7 one above, the float that is written so
+        lower, upper = (
+            f"{end}({v}, CAST(TRY_CAST({v} AS FLOAT) AS DOUBLE))" for end, v in (("least", lower), ("greatest", upper))
+        )
+    return [(c.min, lower), (c.max, upper), (c.nulls, f's."nullCount".{path}')]
 
 
 def _index_value(value: str, type_: str) -> str:

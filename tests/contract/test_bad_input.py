@@ -141,9 +141,9 @@ CASES: dict[str, tuple[Call, type[DeltaduckError], list[str]]] = {
     ),
     "a predicate on a column that is not there": (lambda lake: lake.table("orders").delete("colour = 1"), QueryError, ["colour"]),
     "a property that cannot be honoured": (
-        lambda lake: lake.create_table("new", {"a": "INT"}, configuration={"delta.columnMapping.mode": "name"}),
+        lambda lake: lake.create_table("new", {"a": "INT"}, configuration={"delta.universalFormat.enabledFormats": "x"}),
         UnsupportedFeatureError,
-        ["'delta.columnMapping.mode'", "delta.appendOnly"],
+        ["'delta.universalFormat.enabledFormats'", "delta.appendOnly"],
     ),
     "SQL that is none": (lambda lake: lake.sql("SELEKT 1"), QueryError, ["SELEKT"]),
 }

@@ -1,0 +1,174 @@
+"""Column mapping: a column has a number, and a name in the data files that never changes, so that the name that people see
+can, and so that what is dropped never comes back under a new column of the same name.
+
+Protocol: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#column-mapping
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from deltaduck.errors import UnsupportedFeatureError
+from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, physical, quote, to_duckdb, unmapped
+
+MODE = "delta.columnMapping.mode"
+MAX_ID = "delta.columnMapping.maxColumnId"
+ID = "delta.columnMapping.id"
+PHYSICAL_NAME = "delta.columnMapping.physicalName"
+MODES = ("none", "name", "id")
+
+
+def mode(configuration: Mapping[str, str]) -> str:
+    """none, name or id."""
+    return configuration.get(MODE, "none").lower()
+
+
+def assigned(schema: Struct, configuration: Mapping[str, str], *, keep_names: bool = False) -> tuple[Struct, Mapping[str, str]]:
+    """The schema, each field of which has a number and a name in the data files, and the configuration that counts them.
+
+    keep_names: fields get the names that they have, since files that exist are written so. Without mapping: the schema
+    as a table without mapping has it.
+    """
+    if mode(configuration) == "none":
+        return Struct(unmapped(schema).fields), configuration  # type: ignore[union-attr]
+    highest = max([int(configuration.get(MAX_ID, "0")), *(int(f.metadata.get(ID, 0)) for f in _fields(schema))])
+
+    def number(f: Field) -> Field:
+        nonlocal highest
+        metadata = dict(f.metadata)
+        if ID not in metadata:
+            highest += 1
+            metadata[ID] = highest
+        metadata.setdefault(PHYSICAL_NAME, f.name if keep_names else f"col-{uuid.uuid4()}")
+        return replace(f, metadata=metadata)
+
+    found = _each(schema, number)
+    assert isinstance(found, Struct)
+    return found, {**configuration, MAX_ID: str(highest)}
+
+
+def counted(configuration: Mapping[str, str], since: Mapping[str, str]) -> Mapping[str, str]:
+    """An older configuration, which gives no number away a second time that has been given since."""
+    if MAX_ID not in since:
+        return configuration
+    return {**configuration, MAX_ID: str(max(int(c.get(MAX_ID, "0")) for c in (configuration, since)))}
+
+
+def kept(schema: Struct, old: Struct) -> Struct:
+    """The schema, whose columns are those of the old one where name and type are the same."""
+
+    def keep(f: Field) -> Field:
+        was = old.get(f.name)
+        if was is None or was.type != f.type:
+            return f
+        return replace(f, metadata={**f.metadata, **{k: v for k, v in was.metadata.items() if k in (ID, PHYSICAL_NAME)}})
+
+    return Struct(tuple(keep(f) for f in schema))
+
+
+def check_change(table: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """UnsupportedFeatureError for a change of mode that would leave files unreadable."""
+    before, after = mode(old), mode(new)
+    if before != after and (before, after) != ("none", "name"):
+        raise UnsupportedFeatureError(
+            f"table {table!r} has {MODE} = {before}, which cannot become {after}: its files are written so. What can be is none "
+            "to name; for anything else, CREATE TABLE ... AS SELECT"
+        )
+
+
+def require(table: str, configuration: Mapping[str, str], what: str) -> None:
+    """UnsupportedFeatureError when a table has no column mapping, and how to have it."""
+    if mode(configuration) == "none":
+        raise UnsupportedFeatureError(
+            f"table {table!r}: {what} needs column mapping: ALTER TABLE {table} SET TBLPROPERTIES ('{MODE}' = 'name') first. "
+            "Readers must know it then; the files stay as they are"
+        )
+
+
+def field_ids(schema: Struct) -> str:
+    """COPY's FIELD_IDS of columns that are mapped."""
+    return "{" + ", ".join(f"{quote(f.physical_name)}: {_ids(f.type, f.metadata[ID])}" for f in schema) + "}"
+
+
+def _ids(type_: DataType, own: int | None = None) -> str:
+    match type_:
+        case Struct(fields):
+            inside = [f"{quote(f.physical_name)}: {_ids(f.type, f.metadata[ID])}" for f in fields]
+        case Array(element, _):
+            inside = [f"element: {_ids(element)}"] if _holds_struct(element) else []
+        case Map(key, value, _):
+            inside = [f"{name}: {_ids(t)}" for name, t in (("key", key), ("value", value)) if _holds_struct(t)]
+        case _:
+            inside = []
+    if not inside:
+        return str(own)
+    return "{" + ", ".join(([] if own is None else [f"__duckdb_field_id: {own}"]) + inside) + "}"
+
+
+def _holds_struct(type_: DataType) -> bool:
+    match type_:
+        case Array(element, _):
+            return _holds_struct(element)
+        case Map(key, value, _):
+            return _holds_struct(key) or _holds_struct(value)
+    return isinstance(type_, Struct)
+
+
+# --- values of structs, whose members have either names
+
+
+def logical(value: str, type_: DataType) -> str:
+    """SQL: a value whose structs have the names of the data files, with the names of the schema."""
+    return _renamed(value, type_, lambda f: f.physical_name, lambda f: f.name)
+
+
+def stored(value: str, type_: DataType) -> str:
+    """SQL: a value whose structs have the names of the schema, with the names of the data files."""
+    return _renamed(value, type_, lambda f: f.name, lambda f: f.physical_name)
+
+
+def _renamed(value: str, type_: DataType, old: Callable[[Field], str], new: Callable[[Field], str]) -> str:
+    if to_duckdb(physical(type_)) == to_duckdb(type_):
+        return value
+    match type_:
+        case Struct(fields):
+            members = (f"{quote(new(f))} := {_renamed(f'{value}.{quote(old(f))}', f.type, old, new)}" for f in fields)
+            return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(members)}) END"
+        case Array(element, _):
+            return f"list_transform({value}, lambda e: {_renamed('e', element, old, new)})"
+        case Map(key, element, _):
+            k, v = _renamed("e.key", key, old, new), _renamed("e.value", element, old, new)
+            entries = f"list_transform(map_entries({value}), lambda e: struct_pack(k := {k}, v := {v}))"
+            return f"map_from_entries({entries})"
+    return value
+
+
+# --- inside
+
+
+def _fields(type_: DataType) -> Iterator[Field]:
+    """Every field at any depth."""
+    match type_:
+        case Struct(fields):
+            for f in fields:
+                yield f
+                yield from _fields(f.type)
+        case Array(element, _):
+            yield from _fields(element)
+        case Map(key, value, _):
+            yield from _fields(key)
+            yield from _fields(value)
+
+
+def _each(type_: DataType, change: Callable[[Field], Field]) -> DataType:
+    """The type with every field changed, a parent before its members."""
+    match type_:
+        case Struct(fields):
+            return Struct(tuple(replace(g := change(f), type=_each(g.type, change)) for f in fields))
+        case Array(element, contains_null):
+            return Array(_each(element, change), contains_null)
+        case Map(key, value, contains_null):
+            return Map(_each(key, change), _each(value, change), contains_null)
+    return type_
