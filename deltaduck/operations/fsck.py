@@ -164,7 +164,7 @@ def _index(catalog: Catalog, engine: Any, snapshot: Snapshot) -> Iterator[Found]
     values = ", ".join(["version", "action_order", *skip_index.names(columns)])
     adds = catalog.arrow("skip_sources", table_id=snapshot.table_id, ours=skip_index.ENGINE + "%")
     shown = {
-        "dl_index_wanted": skip_index.derive(engine, adds, columns),
+        "dl_index_wanted": skip_index.derive(engine, adds, columns, snapshot.schema),
         "dl_index_held": catalog.fetch_arrow(f"SELECT {values} FROM {table}"),
         "dl_index_adds": adds.select(["version", "action_order", "num_records"]),
     }

@@ -38,7 +38,7 @@ def stage(lake: Lake, tx: deltaduck.Transaction, table: str, first: int, files: 
     """Add actions of files that nobody has written."""
     change = tx.change(table)
     assert change is not None
-    query = skip_index.values_sql(change.skip, f"({file_rows(first, files)})", KEEP)
+    query = skip_index.values_sql(change.skip, frozenset(), f"({file_rows(first, files)})", KEEP)
     change.adds.append(lake.con.sql(query).to_arrow_table())
 
 

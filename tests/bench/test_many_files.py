@@ -60,7 +60,7 @@ def build(directory: Path, files: int, *, mirrored: bool) -> None:
             with lake.begin() as tx:
                 change = tx.change("events")
                 assert change is not None
-                query = skip_index.values_sql(change.skip, f"({file_rows(first, each)})", keep)
+                query = skip_index.values_sql(change.skip, frozenset(), f"({file_rows(first, each)})", keep)
                 change.adds.append(lake.con.sql(query).to_arrow_table())
         assert table.files(f"id = {wanted(files)}").num_rows == 1
         if not mirrored:

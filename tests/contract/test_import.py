@@ -597,6 +597,7 @@ def test_an_exported_log_begins_with_its_checkpoint(lake: Lake, source: Path, tm
         shutil.copy(file, copy)
     assert sorted(p.name for p in (copy / "_delta_log").iterdir()) == [
         f"{3:020d}.checkpoint.parquet",
+        f"{3:020d}.crc",
         f"{4:020d}.json",
         "_last_checkpoint",
     ]

@@ -140,7 +140,7 @@ def test_what_is_missing_in_parts(arguments: tuple[str, ...], said: str) -> None
 
 
 def test_a_part_of_another_database() -> None:
-    with pytest.raises(UriError, match="unknown options host, sslmode; sqlite takes storage, table"):
+    with pytest.raises(UriError, match="unknown options host, sslmode; sqlite takes mirror, storage, table"):
         uri("sqlite", "x.db", host="db", sslmode="require")
 
 
