@@ -18,15 +18,13 @@ import pyarrow as pa
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from deltaduck import change_feed, frames, importer, parquet, storage, uris
+from deltaduck import change_feed, frames, importer, parquet, storage, telemetry, uris
 from deltaduck import commit as commits
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import ConnectionLostError, tries
-from deltaduck.catalog.duckdb import DuckDBCatalog
-from deltaduck.catalog.postgres import PostgresCatalog
-from deltaduck.catalog.sqlite import SQLiteCatalog
+from deltaduck.catalog.opening import open_catalog
 from deltaduck.changes import Change
 from deltaduck.commit import Committed
 from deltaduck.errors import CatalogError, CommitConflictError, QueryError, TableNotFoundError, UnsupportedFeatureError
@@ -64,6 +62,7 @@ class Lake:
         self._closed = False
         self.read_only: str | None = None  # why it cannot be written to, and what to do
         _open.add(self)
+        telemetry.watch(self)
 
     # --- reading
 
@@ -181,10 +180,11 @@ class Lake:
         LogCorruptError, UnsupportedFeatureError, TableExistsError, TableNotFoundError: the lake is as it was.
         """
         self._require_open()
-        return importer.import_table(
-            self.catalog, os.fspath(path), name, dry_run=dry_run, up_to_version=up_to_version, resume=resume, force=force,
-            checkpoint_only=checkpoint_only, skip_validation=skip_validation, progress=progress,
-        )  # fmt: skip
+        with telemetry.span("import", table=name or ""):
+            return importer.import_table(
+                self.catalog, os.fspath(path), name, dry_run=dry_run, up_to_version=up_to_version, resume=resume, force=force,
+                checkpoint_only=checkpoint_only, skip_validation=skip_validation, progress=progress,
+            )  # fmt: skip
 
     def convert(
         self,
@@ -282,7 +282,10 @@ class Lake:
 
     def snapshot(self, name: str, version: int | None = None) -> Snapshot:
         self._require_open()
-        return snapshots.load(self.catalog, name, version)
+        since = telemetry.clock()
+        found = snapshots.load(self.catalog, name, version)
+        telemetry.took("metadata_open_latency_ms", since, catalog=self.catalog.name)
+        return found
 
     def head(self, name: str) -> tuple[Any, ...] | None:
         """The catalog's row of a table: less than a snapshot, where its version is all that is asked."""
@@ -466,6 +469,7 @@ def connect(
     storage: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     mirror: str | None = None,
+    trace_sql: bool | None = None,
 ) -> Lake:
     """Open a lake, creating it when absent.
 
@@ -477,20 +481,14 @@ def connect(
     the deltalake package take. This lake's own: nothing of them is kept in the catalog.
     mirror: when a commit is published for other readers: "sync", before it returns; "async", soon after, by a thread that
     ``close`` waits for; "manual", by ``lake.mirror.reconcile()`` or ``deltaduck mirror run``. It is durable before that.
+    trace_sql: print every statement that the catalog is asked, on standard error; DELTADUCK_TRACE_SQL=1 does so everywhere.
     CatalogError when the catalog cannot be opened, UriError when the target cannot be understood.
     """
     found = uris.parse(os.fspath(target))
     mode = uris.mirror_mode(mirror or found.mirror or "sync")
-    catalog = open_catalog(found)
+    catalog = open_catalog(found, trace_sql=trace_sql)
     try:
         return Lake(catalog, found.storage if storage is None else os.fspath(storage), storage_options, mode)
     except BaseException:
         catalog.close()
         raise
-
-
-def open_catalog(target: uris.Target) -> Catalog:
-    """The catalog that a target names."""
-    if target.database == "postgres":
-        return PostgresCatalog(target.place, target.schema, **target.options)
-    return SQLiteCatalog(target.place) if target.database == "sqlite" else DuckDBCatalog(target.place)

@@ -10,8 +10,9 @@ from typing import Any
 
 from deltaduck import storage as stores
 from deltaduck import uris
+from deltaduck.catalog.opening import open_catalog
 from deltaduck.errors import TableNotFoundError, UnsupportedFeatureError, UriError
-from deltaduck.lake import Lake, connect, open_catalog
+from deltaduck.lake import Lake, connect
 from deltaduck.table import DeltaTable, Place
 from deltaduck.transaction import Transaction
 from deltaduck.uris import Target

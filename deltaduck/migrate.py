@@ -16,8 +16,8 @@ from deltaduck import row_views, skip_index, statements, uris
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.arrow import column_types
+from deltaduck.catalog.opening import open_catalog
 from deltaduck.errors import CatalogError, UnsupportedFeatureError
-from deltaduck.lake import open_catalog
 from deltaduck.listing import Listing
 from deltaduck.protocol.stats import SkipColumn
 

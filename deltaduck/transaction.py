@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
-from deltaduck import storage
+from deltaduck import storage, telemetry
 from deltaduck.changes import Change
 from deltaduck.commit import Committed
 from deltaduck.errors import DeltaduckError, TableExistsError
@@ -130,8 +130,12 @@ class Transaction:
     def commit(self) -> None:
         """Make everything staged true, or nothing. CommitConflictError when the tables moved on in a way that matters."""
         self._require_open()
+        since = telemetry.clock()
         try:
-            self.committed = self.lake.commit(self._all_changes(), self._isolation, self._keep_files)
+            changes = self._all_changes()
+            with telemetry.span("commit") as span:
+                self.committed = self.lake.commit(changes, self._isolation, self._keep_files)
+                telemetry.committed(self.lake.catalog.name, changes, self.committed, since, span)
         except BaseException:
             self.rollback()
             raise

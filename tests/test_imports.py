@@ -16,7 +16,7 @@ MODULES = {
 # Rooms from the protocol outward. A module imports from its own room and those before it, never from those after.
 ROOMS = [
     ["_version", "errors"],
-    ["protocol", "listing", "uris"],
+    ["protocol", "listing", "uris", "telemetry"],
     ["storage", "statements"],
     ["catalog"],
     ["predicate", "rules"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -19,6 +20,17 @@ from deltaduck.storage import Access
 
 Params = Mapping[str, Any]
 log = logging.getLogger("deltaduck.catalog")
+statement_log = logging.getLogger("deltaduck.sql")
+
+TOLD = {
+    "name_key",
+    "table_name",
+    "commit_id",
+    "operation",
+    "status",
+    "table",
+    "schema",
+}  # texts that a trace shows: none is secret
 
 
 BATCH_ROWS = 20_000  # of a stream of rows
@@ -47,6 +59,7 @@ class Catalog(ABC):
     slow_to_plan = False  # reading a row back costs more than keeping it
     patience = 0.0  # seconds to wait for a server that went away
     durable_marks = True  # record a publication at once, rather than every few commits
+    is_traced = False  # are statements printed?
 
     # --- the driver's part
 
@@ -105,6 +118,13 @@ class Catalog(ABC):
     def rows(self, statement: str, **params: Any) -> list[tuple[Any, ...]]:
         """Rows of a named statement."""
         return self.fetch(self.sql(statement), params)
+
+    def trace(self, sql: str, params: Params | None = None) -> None:
+        """Tell whoever asked for it of a statement that is about to run. Texts, which may be anything, are not told."""
+        if self.is_traced:
+            sys.stderr.write(f"[{self.database}] {shown(sql, params)}\n")
+        elif statement_log.isEnabledFor(logging.DEBUG):
+            statement_log.debug("%s", shown(sql, params))
 
     def head(self, name: str) -> tuple[Any, ...] | None:
         """The row of a live table by name (the statement ``head``); None when there is none."""
@@ -183,6 +203,21 @@ class Catalog(ABC):
         for name, sql in statements.views(self.database).items():
             self.execute(f"DROP VIEW IF EXISTS {name}")
             self.execute(sql)
+
+
+def shown(sql: str, params: Params | None) -> str:
+    """A statement in one line, without its comments, and its numbers and names."""
+    lines = (line.split(" -- ")[0].strip() for line in sql.splitlines() if not line.lstrip().startswith("--"))
+    text = " ".join(line for line in lines if line)
+    named = ", ".join(f"{k}={_shown(k, v)}" for k, v in (params or {}).items() if k in statements.parameters(sql))
+    line = f"{text} [{named}]" if named else text
+    return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, str) and name not in TOLD:
+        return f"<{len(value)} characters>"
+    return repr(value)
 
 
 def now_ms() -> int:

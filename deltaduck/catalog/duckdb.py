@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from deltaduck import statements
-from deltaduck.catalog.base import BATCH_ROWS, Catalog, DuplicateKeyError, Params, log
+from deltaduck.catalog.base import BATCH_ROWS, Catalog, DuplicateKeyError, Params
 from deltaduck.errors import CatalogError
 
 # Every DuckDB since 1.2 reads and writes this format; the newest's own is closed to older clients.
@@ -73,12 +73,13 @@ class DuckDBCatalog(Catalog):
             return self._run(sql, params).fetchall()
 
     def fetch_arrow(self, sql: str, params: Params | None = None) -> pa.Table:
-        log.debug("%s %s", sql, params)
+        self.trace(sql, params)
         with self._translated():
             # a relation answers Arrow without a copy of the rows
             return self._cursor().sql(statements.bind(sql, "$%s"), params=_used(sql, params)).to_arrow_table()
 
     def fetch_batches(self, sql: str, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+        self.trace(sql)
         schema = pa.schema(columns)
         with self._translated():
             for batch in self._cursor().sql(sql).to_arrow_reader(BATCH_ROWS):
@@ -91,7 +92,7 @@ class DuckDBCatalog(Catalog):
         return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
 
     def _run(self, sql: str, params: Params | None) -> duckdb.DuckDBPyConnection:
-        log.debug("%s %s", sql, params)
+        self.trace(sql, params)
         if params:
             return self._cursor().execute(statements.bind(sql, "$%s"), _used(sql, params))
         return self._cursor().execute(sql)
@@ -101,8 +102,10 @@ class DuckDBCatalog(Catalog):
             values = [value for row in zip(*rows.to_pydict().values(), strict=True) for value in row]
             width = rows.num_columns
             tuples = ", ".join(f"({', '.join(f'${r * width + c + 1}' for c in range(width))})" for r in range(rows.num_rows))
+            sql = f"INSERT INTO {table} ({', '.join(rows.column_names)}) VALUES {tuples}"
+            self.trace(sql)
             with self._translated():
-                self._cursor().execute(f"INSERT INTO {table} ({', '.join(rows.column_names)}) VALUES {tuples}", values)
+                self._cursor().execute(sql, values)
             return
         with self.staged("dl_ingested_rows", rows):
             self.execute(f"INSERT INTO {table} BY NAME SELECT * FROM dl_ingested_rows")

@@ -92,6 +92,7 @@ class PostgresCatalog(PooledCatalog):
     # --- statements
 
     def fetch(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
+        self.trace(sql, params)
         return self._ask(lambda connection: _run(connection, sql, params).fetchall())
 
     def fetch_arrow(self, sql: str, params: Params | None = None) -> pa.Table:
@@ -110,9 +111,11 @@ class PostgresCatalog(PooledCatalog):
             )  # fmt: skip
             return csv.read_csv(buffer, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=convert)
 
+        self.trace(sql, params)
         return self._ask(run)
 
     def fetch_batches(self, sql: str, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+        self.trace(sql)
         connection = self._kept()
         with self._translated(connection), connection.cursor("dl_batches") as cursor:
             cursor.execute(sql)
@@ -120,15 +123,18 @@ class PostgresCatalog(PooledCatalog):
                 yield to_arrow(list(columns), rows, columns)
 
     def execute(self, sql: str, params: Params | None = None) -> int:
+        self.trace(sql, params)
         return self._once(lambda connection: int(_run(connection, sql, params).rowcount))
 
     def ingest(self, table: str, rows: pa.Table) -> None:
         buffer = io.BytesIO()
+        copy_in = f"COPY {table} ({', '.join(rows.column_names)}) FROM STDIN (FORMAT csv)"
+        self.trace(copy_in)
         csv.write_csv(rows, buffer, csv.WriteOptions(include_header=False))
 
         def run(connection: Any) -> None:
             with connection.cursor() as cursor:
-                with cursor.copy(f"COPY {table} ({', '.join(rows.column_names)}) FROM STDIN (FORMAT csv)") as copy:
+                with cursor.copy(copy_in) as copy:
                     copy.write(buffer.getbuffer())
 
         self._once(run)
@@ -225,7 +231,6 @@ class PostgresCatalog(PooledCatalog):
 
 
 def _run(connection: Any, sql: str, params: Params | None) -> Any:
-    log.debug("%s %s", sql, params)
     return connection.execute(*_bound(sql, params))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from deltaduck.catalog.arrow import to_arrow
-from deltaduck.catalog.base import BATCH_ROWS, DuplicateKeyError, Params, log, tries
+from deltaduck.catalog.base import BATCH_ROWS, DuplicateKeyError, Params, tries
 from deltaduck.catalog.pool import POOL_SIZE, PooledCatalog
 from deltaduck.errors import CatalogError
 
@@ -53,7 +53,7 @@ class SQLiteCatalog(PooledCatalog):
 
     @contextmanager
     def _cursor(self, sql: str, params: Params | None = None) -> Iterator[sqlite3.Cursor]:
-        log.debug("%s %s", sql, params)
+        self.trace(sql, params)
         with self._lent() as connection, self._translated(), closing(connection.cursor()) as cursor:
             yield cursor.execute(sql, params or {})
 
@@ -77,6 +77,7 @@ class SQLiteCatalog(PooledCatalog):
     def ingest(self, table: str, rows: pa.Table) -> None:
         marks = ", ".join("?" * rows.num_columns)
         sql = f"INSERT INTO {table} ({', '.join(rows.column_names)}) VALUES ({marks})"
+        self.trace(sql)
         with self._lent() as connection, self._translated():
             connection.executemany(sql, zip(*rows.to_pydict().values(), strict=True))
 

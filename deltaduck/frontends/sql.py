@@ -13,7 +13,7 @@ import pyarrow as pa
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from deltaduck import frames, predicate, scan
+from deltaduck import frames, predicate, scan, telemetry
 from deltaduck.errors import QueryError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
 from deltaduck.frontends import ddl, references
@@ -58,7 +58,7 @@ def plan(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> str
     if isinstance(trees[0], exp.Describe | exp.Summarize) and isinstance(trees[0].this, exp.Table):
         verb = type(trees[0]).__name__.upper()
         return plan(lake, reader, f"{verb} SELECT * FROM {text[trees[0].this.parts[0].meta['start'] :]}", caller)
-    with reader.at_one_point():
+    with telemetry.span("plan"), reader.at_one_point():
         return _splice(lake, reader, text, trees[0], caller)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deltaduck import snapshot as snapshots
-from deltaduck import storage
+from deltaduck import storage, telemetry
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
 from deltaduck.commit import KINDS, Committed
@@ -308,14 +308,17 @@ class Mirror:
         return count, failure
 
     def _publish_one(self, c: Committed) -> str | None:
+        since = telemetry.clock()
         try:
-            if not publish_commit(self._catalog, c):
-                return self._failed(c, "DIVERGED", f"{names.commit_file(c.version)} holds another commit")
-            if c.is_checkpoint and (snapshot := self._snapshot(c)) is not None:
-                write_checkpoint(self._catalog, self._engine(), snapshot, c.commit_ms)
+            with telemetry.span("mirror", table=c.name, version=c.version):
+                if not publish_commit(self._catalog, c):
+                    return self._failed(c, "DIVERGED", f"{names.commit_file(c.version)} holds another commit")
+                if c.is_checkpoint and (snapshot := self._snapshot(c)) is not None:
+                    write_checkpoint(self._catalog, self._engine(), snapshot, c.commit_ms)
         except DeltaduckError as e:
             return self._failed(c, "PENDING", str(e))
         self._published[c.table_id] = self._catalog.unmarked[c.table_id] = c.version
+        telemetry.took("mirror_latency_ms", since, catalog=self._catalog.name)
         return None
 
     def _snapshot(self, c: Committed) -> Snapshot | None:
@@ -332,7 +335,9 @@ class Mirror:
     def _failed(self, c: Committed, status: str, reason: str) -> str:
         message = f"table {c.name!r} version {c.version} is committed but not published at {c.location}: {reason}"
         way_out = "lake.mirror.reconcile() tries again" if status == "PENDING" else "nothing more of this table is published"
-        log.warning("%s; %s", message, way_out)
+        fields = {"table": c.name, "version": c.version, "transaction_id": c.commit_id, "status": status}
+        log.warning("%s; %s", message, way_out, extra=fields)
+        telemetry.count("mirror_failures_total", catalog=self._catalog.name, table=c.name, status=status)
         self.flush()
         with self._catalog.transaction():
             self._catalog.run("mark_failed", table_id=c.table_id, version=c.version, status=status, error=reason, now_ms=now_ms())
