@@ -23,6 +23,30 @@ SELECT v.commit_id, v.commit_ms, t.table_name, v.version, v.operation, v.user_na
 FROM dl_table_versions v
 JOIN dl_tables t ON t.table_id = v.table_id;
 
+-- name: view_dl_audit
+-- Who did what, when, to which table, and how much: one row per commit and table, and one per table that was dropped.
+CREATE VIEW dl_audit AS
+SELECT v.commit_ms, v.user_name, v.user_id, v.engine_info, v.operation, t.table_name, v.version, v.commit_id,
+       count(*) OVER (PARTITION BY v.commit_id) AS tables_in_commit, v.operation_parameters, v.user_metadata,
+       CAST(coalesce(a.files, 0) AS BIGINT) AS files_added, CAST(coalesce(r.files, 0) AS BIGINT) AS files_removed,
+       CAST(coalesce(a.num_rows, 0) AS BIGINT) AS rows_added, CAST(coalesce(r.num_rows, 0) AS BIGINT) AS rows_removed,
+       CAST(coalesce(a.bytes, 0) AS BIGINT) AS bytes_added, CAST(coalesce(r.bytes, 0) AS BIGINT) AS bytes_removed,
+       m.version IS NOT NULL AS changes_metadata, p.version IS NOT NULL AS changes_protocol
+FROM dl_table_versions v
+JOIN dl_tables t ON t.table_id = v.table_id
+LEFT JOIN (SELECT table_id, version, count(*) AS files, sum(num_records - coalesce(dv_cardinality, 0)) AS num_rows, sum(size) AS bytes
+           FROM dl_add_files GROUP BY table_id, version) a ON a.table_id = v.table_id AND a.version = v.version
+LEFT JOIN (SELECT table_id, removed_version AS version, count(*) AS files,
+                  sum(num_records - coalesce(dv_cardinality, 0)) AS num_rows, sum(size) AS bytes
+           FROM dl_add_files WHERE removed_version IS NOT NULL GROUP BY table_id, removed_version) r
+  ON r.table_id = v.table_id AND r.version = v.version
+LEFT JOIN dl_metadata_updates m ON m.table_id = v.table_id AND m.version = v.version
+LEFT JOIN dl_protocol_updates p ON p.table_id = v.table_id AND p.version = v.version
+UNION ALL
+SELECT dropped_ms, NULL, NULL, NULL, 'DROP TABLE', table_name, NULL, NULL, 1, NULL, NULL, 0, 0, 0, 0, 0, 0, FALSE, FALSE
+FROM dl_tables
+WHERE dropped_ms <> 0;
+
 -- name: view_dl_file_lifetimes
 -- When each file came, when it went, and why.
 CREATE VIEW dl_file_lifetimes AS

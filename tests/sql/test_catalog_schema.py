@@ -124,6 +124,31 @@ def test_transactions_say_which_tables_were_committed_together(busy: Lake) -> No
     assert query(busy, "SELECT count(DISTINCT commit_id) FROM dl_transactions") == [(3,)]
 
 
+def test_audit_says_who_did_what_per_table_and_per_transaction(busy: Lake) -> None:
+    busy.sql("ALTER TABLE other ADD COLUMN y BIGINT")
+    busy.drop_table("other")
+    found = query(
+        busy,
+        """SELECT table_name, version, operation, tables_in_commit, files_added, files_removed, rows_added, rows_removed,
+                  changes_metadata, user_metadata
+           FROM dl_audit ORDER BY table_name, commit_ms, version""",
+    )
+    assert found == [
+        ("days", 0, "CREATE TABLE AS SELECT", 2, 4, 0, 6, 0, True, None),
+        ("days", 1, "DELETE", 1, 0, 1, 0, 2, False, None),
+        ("days", 2, "WRITE", 1, 1, 0, 1, 0, False, "one more"),
+        ("other", 0, "CREATE TABLE AS SELECT", 2, 1, 0, 1, 0, True, None),
+        ("other", 1, "ADD COLUMNS", 1, 0, 0, 0, 0, True, None),
+        ("other", None, "DROP TABLE", 1, 0, 0, 0, 0, False, None),
+    ]
+    by_transaction = query(
+        busy,
+        "SELECT max(tables_in_commit), count(*), sum(rows_added) FROM dl_audit WHERE version = 0 AND user_name IS NOT NULL "
+        "GROUP BY commit_id",
+    )
+    assert by_transaction == [(2, 2, 7)]
+
+
 def test_file_lifetimes(busy: Lake) -> None:
     dead = query(
         busy,

@@ -1,0 +1,1 @@
+-- The view dl_audit: a migration makes all views anew.
