@@ -6,7 +6,7 @@ PEERS := .venv-duckdb-1.5
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test lint audit bench wheel clean
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Secrets in the repository, known vulnerabilities of dependencies. An index that does not answer is a warning.
+audit: $(VENV)/.dev
+	$(BIN)/python .ci/audit.py
 
 bench: $(VENV)/.dev $(PEERS)/.installed
 	DELTADUCK_PEERS_PYTHON=$(PEERS)/bin/python $(BIN)/python -m pytest tests/bench --benchmark-enable -s

@@ -86,7 +86,7 @@ def uri(
     """A ``deltasql://`` URI of its parts, percent-encoded where they need it.
 
     ``uri("duckdb", "/data/lake.duckdb", table="orders")``, ``uri("sqlite", "lake.sqlite")``,
-    ``uri("postgres", database="lakes", schema="sales", table="orders", user="ada", password="s3cr/t", host="db", port=5432,
+    ``uri("postgres", database="lakes", schema="sales", table="orders", user="ada", password=getpass(), host="db", port=5432,
     sslmode="require")``. The result holds the password as it is: to keep it out of scripts, write ``${NAME}`` into a URI
     of your own. UriError names what is missing, or unknown.
     """
