@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import uuid
@@ -15,7 +16,7 @@ import pyarrow as pa
 from deltaduck import casts, rules, skip_index, storage
 from deltaduck.changes import Change, layout
 from deltaduck.errors import SchemaMismatchError
-from deltaduck.protocol import mapping, stats, widening
+from deltaduck.protocol import log, mapping, stats, widening
 from deltaduck.protocol.features import check_properties, protocol_for, upgraded
 from deltaduck.protocol.partitions import check_partition_type
 from deltaduck.protocol.schema import Field, Struct, check_names, from_duckdb, parse_schema, uses, with_nullability
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
 
 NEVER_UNIFORM = 2**62
+LONGEST_NAME = 120  # of a table's directory, in characters; a longer one ends in a digest
 
 
 def create(
@@ -67,8 +69,13 @@ def check_table_name(name: str) -> None:
 
 
 def place_name(name: str) -> str:
-    """The directory name of a table: safe on every store, readable where the name is."""
-    return re.sub(r"[^A-Za-z0-9_.-]", lambda m: "".join(f"_{b:02x}" for b in m[0].encode()), name).replace("..", "_2e_2e")
+    """The directory name of a table: safe on every store, readable where the name is, never hidden, another place or too long."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]", lambda m: "".join(f"_{b:02x}" for b in m[0].encode()), name).replace("..", "_2e_2e")
+    if safe.startswith(".") or safe.lower() == log.FOLDER:
+        safe = f"_{ord(safe[0]):02x}{safe[1:]}"
+    if len(safe) > LONGEST_NAME:  # the names of files in it need room too
+        safe = f"{safe[:LONGEST_NAME]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return safe
 
 
 def checked_partitions(schema: Struct, partition_by: Sequence[str] | str) -> tuple[str, ...]:
