@@ -310,7 +310,9 @@ class Mirror:
     def _publish_one(self, c: Committed) -> str | None:
         try:
             if not publish_commit(self._catalog, c):
-                return self._failed(c, "DIVERGED", f"{names.commit_file(c.version)} holds another commit")
+                reason = f"{names.commit_file(c.version)} holds another commit, of somebody else"
+                reason += f": lake.mirror.adopt({c.name!r}) takes it in"
+                return self._failed(c, "DIVERGED", reason)
             if c.is_checkpoint and (snapshot := self._snapshot(c)) is not None:
                 write_checkpoint(self._catalog, self._engine(), snapshot, c.commit_ms)
         except DeltaduckError as e:
