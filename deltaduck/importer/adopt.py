@@ -132,7 +132,7 @@ def _renumber(
             info["inCommitTimestamp"] += later
         catalog.run(
             "move_commit", table_id=table_id, version=version + shift, commit_ms=commit_ms + later, read_version=read_version,
-            commit_info=None if info is None else _json(info),
+            commit_info=None if info is None else _json(info), later=later,
         )  # fmt: skip
     catalog.run("owe_again", table_id=table_id, version=first + shift)
     return ours[-1][0] + shift, ours[-1][1] + later
@@ -146,15 +146,16 @@ def _state_it(
     scope = {"table_id": head.table_id, "version": version}
     parameters = {"versions": _json(theirs), "moved": _json({str(old): new for old, new in moved.items()})}
     commit_id = str(uuid.uuid4())
+    in_commit_ms = commit_ms if head.configuration.get("delta.enableInCommitTimestamps", "false").lower() == "true" else None
     info = {
-        "timestamp": commit_ms, "operation": "ADOPT", "operationParameters": parameters, "readVersion": version - 1,
+        "inCommitTimestamp": in_commit_ms, "timestamp": commit_ms, "operation": "ADOPT",
+        "operationParameters": parameters, "readVersion": version - 1,
         "isolationLevel": "Serializable", "isBlindAppend": False, "txnId": commit_id,
     }  # fmt: skip
-    if head.configuration.get("delta.enableInCommitTimestamps", "false").lower() == "true":
-        info = {"inCommitTimestamp": commit_ms} | info
     catalog.run("restate_metadata", **scope, metadata_version=head.metadata_version)
     catalog.run(
-        "insert_version", **scope, commit_ms=commit_ms, commit_id=commit_id, read_version=version - 1, commit_info=_json(info),
+        "insert_version", **scope, commit_ms=commit_ms, commit_id=commit_id, read_version=version - 1,
+        commit_info=_json({k: v for k, v in info.items() if v is not None}), in_commit_timestamp=in_commit_ms,
         operation="ADOPT", operation_parameters=_json(parameters), operation_metrics="{}", isolation_level="Serializable",
         is_blind_append=False, engine_info=None, user_name=None, user_metadata=None,
     )  # fmt: skip

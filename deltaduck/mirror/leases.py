@@ -10,7 +10,7 @@ import time
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
 
-SECONDS = 30.0  # that a lease is good for, unless it is taken again
+SECONDS = 10.0  # that a lease is good for, unless it is taken again
 POLL = 0.005
 
 

@@ -35,7 +35,7 @@ log = logging.getLogger("deltaduck.mirror")
 
 MARK_EVERY = 32  # commits between two marks, where no other process can look
 PART = 200  # versions of a table that are published between two looks at whether to stop
-PATIENCE = 1.0  # seconds that a writer waits for another one to publish for both
+PATIENCE = 0.25  # seconds to wait for who holds a lease: he publishes for both, or is dead
 SOON_MS = 1_000  # until a look at what somebody else is at, or at a catalog that does not answer
 
 
@@ -113,7 +113,7 @@ class Mirror:
             owed = sorted({row[0] for row in self._catalog.rows("pending") if wanted in (None, row[0])})
             published, failures = 0, []
             for table_id in owed:
-                count, failure = self._reconcile_table(table_id, leases.SECONDS)
+                count, failure = self._reconcile_table(table_id, PATIENCE)
                 published += count
                 failures += [failure] if failure else []
             diverged = {row[0] for row in self._catalog.rows("diverged")}
@@ -169,7 +169,7 @@ class Mirror:
             self.flush()
             snapshot = snapshots.load(self._catalog, table)
             if repair:
-                self._reconcile_table(snapshot.table_id, leases.SECONDS)
+                self._reconcile_table(snapshot.table_id, PATIENCE)
             return verify_table(self._catalog, self._engine(), snapshot, versions, repair=repair)
 
     def compact(self, table: str, first: int | None = None, last: int | None = None) -> str:
@@ -212,7 +212,7 @@ class Mirror:
         with self._lock:
             self.flush()
             table_id = snapshots.load(self._catalog, table).table_id
-            self._reconcile_table(table_id, leases.SECONDS)  # what is ours is known to be ours
+            self._reconcile_table(table_id, PATIENCE)  # what is ours is known to be ours
             diverged = dict(self._catalog.rows("diverged")).get(table_id)
             if diverged is None and any(row[0] == table_id for row in self._catalog.rows("pending")):
                 self.reconcile(table)  # says why
@@ -312,7 +312,9 @@ class Mirror:
         try:
             with telemetry.span("mirror", table=c.name, version=c.version):
                 if not publish_commit(self._catalog, c):
-                    return self._failed(c, "DIVERGED", f"{names.commit_file(c.version)} holds another commit")
+                    reason = f"{names.commit_file(c.version)} holds another commit, of somebody else"
+                    reason += f": lake.mirror.adopt({c.name!r}) takes it in"
+                    return self._failed(c, "DIVERGED", reason)
                 if c.is_checkpoint and (snapshot := self._snapshot(c)) is not None:
                     write_checkpoint(self._catalog, self._engine(), snapshot, c.commit_ms)
         except DeltaduckError as e:

@@ -33,7 +33,8 @@ UPDATE dl_add_files SET removed_version = removed_version + :shift WHERE table_i
 
 -- name: move_commit
 -- What a commit says of itself and of others, by their new numbers; and its time, which rises with the version.
-UPDATE dl_table_versions SET commit_ms = :commit_ms, read_version = :read_version, commit_info = :commit_info
+UPDATE dl_table_versions SET commit_ms = :commit_ms, read_version = :read_version, commit_info = :commit_info,
+    in_commit_timestamp = in_commit_timestamp + :later
 WHERE table_id = :table_id AND version = :version;
 
 -- name: owe_again

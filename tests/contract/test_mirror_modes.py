@@ -176,7 +176,7 @@ def test_a_lease_keeps_others_away_until_it_ends(open_as: Callable[[str], Lake],
 
 
 def test_who_holds_no_lease_still_publishes(open_as: Callable[[str], Lake], people: pa.Table) -> None:
-    """A holder who died, or sleeps, delays a commit by a second and no more."""
+    """A holder who died, or sleeps, delays a commit by a moment."""
     lake, other = open_as("sync"), open_as("sync")
     lake.write("t", people)
     other.write("t", people)

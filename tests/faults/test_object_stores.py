@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import deltalake
@@ -154,6 +155,35 @@ def test_a_foreign_commit_is_never_overwritten(lake: Lake, s3: stores.S3) -> Non
         lake.mirror.reconcile()
     assert bytes(obstore.get(s3.store(), key).bytes()) == foreign
     assert not lake.mirror.verify("t")
+
+
+def test_half_of_our_own_commit_is_not_somebody_elses(lake: Lake, proxy: stores.Proxy, s3: stores.S3) -> None:
+    """The answer to a publication is lost, and what is read to see whose the file is comes cut off."""
+    lose, cut = first(1, "lose", "PUT", "_delta_log"), first(20, "cut", "GET", ".json")
+    proxy.fault = lambda method, path: lose(method, path) or cut(method, path)
+    lake.write("t", [{"n": 1}])
+    proxy.fault = lambda method, path: None
+    assert lake.mirror.status()[0]["diverged"] == 0
+    lake.mirror.reconcile()
+    assert published(lake, s3) == [1]
+    assert lake.mirror.verify("t")
+
+
+def test_a_thread_publishes_when_the_store_is_back(tmp_path: Path, url: str, proxy: stores.Proxy, s3: stores.S3) -> None:
+    options = s3.options() | {"aws_endpoint_url": f"http://127.0.0.1:{proxy.port}"} | QUICK
+    with deltaduck.connect(tmp_path / "lake.sqlite", storage=url, storage_options=options, mirror="async") as lake:
+        lake.create_table("t", {"n": "BIGINT"})
+        lake.mirror.reconcile()
+        proxy.fault = lambda method, path: 503 if "_delta_log" in path else None
+        lake.write("t", [{"n": 1}])
+        lake.write("t", [{"n": 2}])
+        while not lake.mirror.status()[0]["last_error"]:
+            time.sleep(0.02)
+        assert lake.sql("SELECT count(*) FROM t").fetchall() == [(2,)]
+        proxy.fault = lambda method, path: None
+        while lake.mirror.status()[0]["pending"]:  # nobody asks it to
+            time.sleep(0.02)
+        assert published(lake, s3) == [1, 2]
 
 
 @pytest.mark.parametrize("open_on_store", ["sqlite"], indirect=True)
