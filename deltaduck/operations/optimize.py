@@ -21,11 +21,12 @@ from deltaduck import parquet, scan, storage
 from deltaduck.catalog.base import now_ms
 from deltaduck.changes import Change
 from deltaduck.errors import CommitConflictError, SchemaMismatchError
+from deltaduck.operations import change_data
 from deltaduck.operations.alter import begin
 from deltaduck.parquet import TARGET_FILE_SIZE, Target
-from deltaduck.protocol import partitions
+from deltaduck.protocol import partitions, row_tracking
 from deltaduck.protocol.features import size_bytes
-from deltaduck.protocol.schema import quote
+from deltaduck.protocol.schema import Field, quote
 from deltaduck.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def stage(
 ) -> dict[str, Any]:
     """The same inside of a transaction."""
     change = begin(tx, table)
+    change_data.tell_staged(tx, change)
     considered, groups = _write(tx.lake, tx, change, where, target_size, columns)
     for group in groups:
         tx.remove(change, group.removes, data_change=False)
@@ -100,9 +102,9 @@ def _commit(lake: Lake, table: str, where: str | None, target_size: int | None, 
             except CommitConflictError:
                 tx = lake.begin()
                 change = begin(tx, table)
-                if change.after.metadata_version != read.metadata_version or attempt == ATTEMPTS - 1:
+                if _is_other(change.after, read) or attempt == ATTEMPTS - 1:
                     raise
-                groups = _still_there(tx, change.after, groups)
+                groups = _still_there(tx, change, groups)
             else:
                 done, groups = groups, []
                 return _metrics(change, considered, done, columns)
@@ -111,10 +113,15 @@ def _commit(lake: Lake, table: str, where: str | None, target_size: int | None, 
     raise AssertionError("unreachable")
 
 
-def _still_there(tx: Transaction, snapshot: Snapshot, groups: Sequence[Group]) -> list[Group]:
+def _is_other(now: Snapshot, then: Snapshot) -> bool:
+    """Would the files be written otherwise now?"""
+    return (now.schema, now.partition_columns, now.table_id) != (then.schema, then.partition_columns, then.table_id)
+
+
+def _still_there(tx: Transaction, change: Change, groups: Sequence[Group]) -> list[Group]:
     """The groups whose files are all live; what was written for the others goes."""
     keys = ["version", "action_order"]
-    live = tx.visible(snapshot).select(keys)
+    live = tx.files(change).select(keys)
     kept = []
     for group in groups:
         if group.removes.select(keys).join(live, keys, join_type="inner").num_rows == group.removes.num_rows:
@@ -131,7 +138,7 @@ def _write(
     table = change.after
     target = target_size or size_bytes(table.configuration, "delta.targetFileSize", TARGET_FILE_SIZE)
     con: Any = lake.con.cursor()
-    files = tx.visible(table)
+    files = tx.files(change)  # not as read: who moves rows about does not care for what they say
     if where is not None:
         files = _matching(con, table, files, where)
     if columns is not None:
@@ -140,12 +147,24 @@ def _write(
         return files.num_rows, _sorted_groups(con, change, files, target, columns)
     groups: list[Group] = []
     for batch in _plan(con, files, target):  # the first bin of every partition, then the second of each that has one, ...
-        place = replace(change.target(), splits=False)
-        source = scan.scan_sql(con, table, files.take(pa.array(sorted(p for _, places in batch for p in places))))
-        names = [(f.name, quote(f.name)) for f in table.schema]
+        place = replace(change.target(), splits=False, hidden=row_tracking.columns(table.configuration))
+        source = _rows(con, table, files.take(pa.array(sorted(p for _, places in batch for p in places))))
+        names = _columns(table, table.schema.fields)
         adds, written = parquet.write_files(con, f"({source}) AS dl_rows", names, place, now_ms(), None)
         groups += _grouped(batch, files, adds, written)
     return files.num_rows, groups
+
+
+def _rows(con: Any, table: Snapshot, files: pa.Table) -> str:
+    """The rows of files, with what makes them the same rows elsewhere where the table tracks that."""
+    more, stored = scan.identity_sql(table, files)
+    return scan.scan_sql(con, table, files, more.removeprefix(", "), stored=stored)
+
+
+def _columns(table: Snapshot, fields: Sequence[Field]) -> list[tuple[str, str]]:
+    tracked = row_tracking.columns(table.configuration)
+    kept = [(f.name, name) for f, name in zip(tracked, ("dl_row_id", "dl_row_version"), strict=False)]
+    return [(f.name, quote(f.name)) for f in fields] + kept
 
 
 def _matching(con: Any, table: Snapshot, files: pa.Table, where: str) -> pa.Table:
@@ -213,12 +232,12 @@ def _sorted_groups(con: Any, change: Change, files: pa.Table, target: int, colum
     table = change.after
     expressions = [_z_column(table, c) for c in columns]
     data = [f for f in table.schema if f.name not in table.partition_columns]
-    names = [(f.name, quote(f.name)) for f in data]
+    names = _columns(table, data)
     groups: list[Group] = []
     for places in _by_partition(files):
         mine = files.take(places)
         directory, place = _partition_place(change.target(), mine["path"][0].as_py(), target)
-        source = f"({scan.scan_sql(con, table, mine)}) AS dl_rows"
+        source = f"({_rows(con, table, mine)}) AS dl_rows"
         try:
             adds, written = parquet.write_files(con, f"{_sorted(source, expressions)} AS dl_rows", names, place, now_ms(), None)
         except BaseException:
@@ -237,7 +256,14 @@ def _partition_place(target: Target, sibling: str, size: int) -> tuple[str, Targ
     location = storage.join(target.location, unquote(directory)) if directory else target.location
     schema = target.schema.without(target.partition_columns)
     skip = [c for c in target.skip if not c.is_partition]
-    return directory, Target(location, schema, (), {**target.configuration, "delta.targetFileSize": str(size)}, skip)
+    return directory, Target(
+        location,
+        schema,
+        (),
+        {**target.configuration, "delta.targetFileSize": str(size)},
+        skip,
+        hidden=row_tracking.columns(target.configuration),
+    )
 
 
 def _by_partition(files: pa.Table) -> list[pa.Array]:
