@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -32,6 +32,8 @@ from deltaduck.snapshot import Snapshot
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
     from deltaduck.transaction import Transaction
+
+Tell = Callable[["Transaction"], None]
 
 FULL = 0.75  # of the target size: a file of at least this is left as it is
 ATTEMPTS = 10
@@ -60,16 +62,19 @@ class Group:
         self.adds = self.adds.set_column(position, "data_change", pa.array([False] * self.adds.num_rows, pa.bool_()))
 
 
-def compact(lake: Lake, table: str, where: str | None = None, target_size: int | None = None) -> dict[str, Any]:
-    """Put small files together, and commit; deltalake's metrics."""
-    return _commit(lake, table, where, target_size, None)
+def compact(
+    lake: Lake, table: str, where: str | None = None, target_size: int | None = None, tell: Tell | None = None
+) -> dict[str, Any]:
+    """Put small files together, and commit; deltalake's metrics. tell: what else the commit is told."""
+    return _commit(lake, table, where, target_size, None, tell)
 
 
 def z_order(
-    lake: Lake, table: str, columns: Sequence[str], where: str | None = None, target_size: int | None = None
-) -> dict[str, Any]:
+    lake: Lake, table: str, columns: Sequence[str], where: str | None = None, target_size: int | None = None,
+    tell: Tell | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Sort rows so that those near each other in all `columns` lie in the same files, and commit; deltalake's metrics."""
-    return _commit(lake, table, where, target_size, columns)
+    return _commit(lake, table, where, target_size, columns, tell)
 
 
 def stage(
@@ -86,9 +91,10 @@ def stage(
     return _metrics(change, considered, groups, columns)
 
 
-def _commit(lake: Lake, table: str, where: str | None, target_size: int | None, columns: Sequence[str] | None) -> dict[str, Any]:
-    tx = lake.begin()
-    change = begin(tx, table)
+def _commit(
+    lake: Lake, table: str, where: str | None, target_size: int | None, columns: Sequence[str] | None, tell: Tell | None
+) -> dict[str, Any]:
+    tx, change = _begun(lake, table, tell)
     read = change.after
     considered, groups = _write(lake, tx, change, where, target_size, columns)
     try:
@@ -100,8 +106,7 @@ def _commit(lake: Lake, table: str, where: str | None, target_size: int | None, 
             try:
                 tx.commit()
             except CommitConflictError:
-                tx = lake.begin()
-                change = begin(tx, table)
+                tx, change = _begun(lake, table, tell)
                 if _is_other(change.after, read) or attempt == ATTEMPTS - 1:
                     raise
                 groups = _still_there(tx, change, groups)
@@ -111,6 +116,14 @@ def _commit(lake: Lake, table: str, where: str | None, target_size: int | None, 
     finally:
         storage.remove([name for group in groups for name in group.files])
     raise AssertionError("unreachable")
+
+
+def _begun(lake: Lake, table: str, tell: Tell | None) -> tuple[Transaction, Change]:
+    tx = lake.begin()
+    change = begin(tx, table)
+    if tell is not None:
+        tell(tx)
+    return tx, change
 
 
 def _is_other(now: Snapshot, then: Snapshot) -> bool:
@@ -262,6 +275,7 @@ def _partition_place(target: Target, sibling: str, size: int) -> tuple[str, Targ
         (),
         {**target.configuration, "delta.targetFileSize": str(size)},
         skip,
+        target.copy_options,
         hidden=row_tracking.columns(target.configuration),
     )
 

@@ -51,7 +51,6 @@ def test_a_table_that_cannot_be_read_rightly_is_refused_by_name(protocol: Protoc
 @pytest.mark.parametrize(
     ("protocol", "named"),
     [
-        (Protocol(1, 4), "writer version 4"),
         (Protocol(1, 8), "writer version 8"),
         (Protocol(1, 7, None, ("icebergCompatV1",)), "writing needs icebergCompatV1"),
     ],
