@@ -257,7 +257,9 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     if change.cdc:
         kinds.add("cdc")
         next_order += _insert_cdc(rows, change, scope, next_order)
-    if adds is not None and adds.num_rows and row_tracking.is_supported(after.protocol):
+    if adds is not None and adds.num_rows and row_tracking.gives_ids(after.protocol, after.configuration):
+        if change.foreign_files:
+            adds = row_ids.known(catalog, step.table_id, adds)
         adds, domain = row_ids.assigned(catalog, after.name, step.table_id, version, adds)
         if domain is not None:
             kinds.add("domain_metadata")
@@ -317,6 +319,7 @@ def _insert_version(
         "txnId": commit_id,
         "userName": _user(),
         "userMetadata": change.user_metadata,
+        "tags": row_tracking.PRESERVED if row_tracking.columns(after.configuration) else None,
     } | dict(change.info)
     rows.insert(
         "insert_version", **scope, commit_ms=commit_ms, commit_id=commit_id, read_version=info["readVersion"],

@@ -12,6 +12,8 @@ from deltaduck.catalog import Catalog
 from deltaduck.errors import UnsupportedFeatureError
 from deltaduck.protocol.row_tracking import DOMAIN, HIGH_WATER_MARK
 
+IDS = ("base_row_id", "default_row_commit_version")
+
 
 def assigned(catalog: Catalog, name: str, table_id: int, version: int, adds: pa.Table) -> tuple[pa.Table, str | None]:
     """The adds with a first row id each; and the configuration of the domain, where that changes."""
@@ -33,6 +35,20 @@ def assigned(catalog: Catalog, name: str, table_id: int, version: int, adds: pa.
     adds = adds.append_column("base_row_id", base).append_column("default_row_commit_version", since)
     highest = max(held + int(counts.sum()), ends - 1)
     return adds, json.dumps({HIGH_WATER_MARK: highest}, separators=(",", ":")) if highest > held else None
+
+
+def known(catalog: Catalog, table_id: int, adds: pa.Table) -> pa.Table:
+    """Adds of files that were there before: those that have no row ids any more, and had some, get them back."""
+    base, since = (adds[n] if n in adds.column_names else pa.nulls(adds.num_rows, pa.int64()) for n in IDS)
+    if not base.null_count:
+        return adds
+    held = catalog.arrow("known_row_ids", table_id=table_id)
+    place = pc.index_in(adds["path"], held["path"].combine_chunks())
+    adds = adds.drop_columns([n for n in IDS if n in adds.column_names])
+    for name, values in zip(IDS, (base, since), strict=True):
+        found = held[name].cast(pa.int64()).combine_chunks().take(place.combine_chunks())
+        adds = adds.append_column(name, pc.coalesce(values, pa.chunked_array([found])))
+    return adds
 
 
 def _high_water_mark(catalog: Catalog, table_id: int) -> int:

@@ -42,7 +42,8 @@ def version_files(
 def give_row_ids(tx: Transaction, change: Change) -> None:
     """Where a table begins to track rows: add its files again, so that this commit gives them row ids."""
     base = change.base
-    if base is None or row_tracking.is_supported(base.protocol) or not row_tracking.is_supported(change.after.protocol):
+    before, after = (s is not None and row_tracking.gives_ids(s.protocol, s.configuration) for s in (base, change.after))
+    if base is None or before or not after:
         return
     files = tx.files(change)
     keys = files.filter(pc.is_valid(files["version"])).select(["version", "action_order"])

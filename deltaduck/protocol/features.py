@@ -31,7 +31,7 @@ LEGACY_FEATURES = {  # what each writer version before 7 adds
 DELETION_VECTORS = "delta.enableDeletionVectors"
 CHANGE_DATA = "delta.enableChangeDataFeed"
 ROW_TRACKING = "delta.enableRowTracking"
-IN_COMMIT_TIMESTAMP = "delta.enableInCommitTimestamp"
+IN_COMMIT_TIMESTAMP = "delta.enableInCommitTimestamps"
 IN_COMMIT_SINCE = ("delta.inCommitTimestampEnablementVersion", "delta.inCommitTimestampEnablementTimestamp")
 CHANGE_COLUMNS = ("_change_type", "_commit_version", "_commit_timestamp")
 
@@ -182,6 +182,7 @@ PROPERTIES: dict[str, tuple[Callable[[str], bool], str]] = {
     "delta.enableExpiredLogCleanup": (_boolean, "true or false"),
     CHANGE_DATA: (_boolean, "true or false"),
     ROW_TRACKING: (_boolean, "true or false"),
+    "delta.rowTrackingSuspended": (_boolean, "true or false"),
     "delta.rowTracking.materializedRowIdColumnName": (bool, "a column name, which is made up where there is none"),
     "delta.rowTracking.materializedRowCommitVersionColumnName": (bool, "a column name, which is made up where there is none"),
     IN_COMMIT_TIMESTAMP: (_boolean, "true or false"),

@@ -17,9 +17,13 @@ ROW_ID = "delta.rowTracking.materializedRowIdColumnName"
 ROW_COMMIT_VERSION = "delta.rowTracking.materializedRowCommitVersionColumnName"
 
 
-def is_supported(protocol: Protocol) -> bool:
+SUSPENDED = "delta.rowTrackingSuspended"
+PRESERVED = {"delta.rowTracking.preserved": "true"}  # a tag of every commitInfo: rows stay themselves, whatever we do
+
+
+def gives_ids(protocol: Protocol, configuration: Mapping[str, str]) -> bool:
     """Do files get row ids?"""
-    return "rowTracking" in writer_features(protocol)
+    return "rowTracking" in writer_features(protocol) and not is_on(configuration, SUSPENDED)
 
 
 def completed(configuration: Mapping[str, str]) -> dict[str, str]:

@@ -84,6 +84,11 @@ WHERE table_id = :table_id AND domain = :domain ORDER BY version DESC LIMIT 1;
 -- The highest row id that a file gives to a row, or surely more where a file does not say how many it has.
 SELECT max(base_row_id + coalesce(num_records, 1099511627776) - 1) FROM dl_add_files WHERE table_id = :table_id;
 
+-- name: known_row_ids
+-- The row ids that files had when they were last added.
+SELECT path, max(base_row_id) AS base_row_id, max(default_row_commit_version) AS default_row_commit_version
+FROM dl_add_files WHERE table_id = :table_id AND base_row_id IS NOT NULL GROUP BY path;
+
 -- name: insert_removes
 -- A remove action for every file that this commit takes out. dl_staged_removes holds their (version, action_order, data_change);
 -- a data_change that is NULL: the file is only added again, saying more of itself.

@@ -12,7 +12,7 @@ from deltaduck import Lake
 from deltaduck.errors import UnsupportedFeatureError
 
 Log = Callable[[Lake, str, int], list[dict[str, Any]]]
-KEY = "delta.enableInCommitTimestamp"
+KEY = "delta.enableInCommitTimestamps"
 
 
 def test_every_commit_begins_with_its_time(lake: Lake, log: Log) -> None:

@@ -108,6 +108,19 @@ def test_rows_stay_themselves_when_their_files_are_written_anew(lake: Lake, vect
     assert lake.mirror.verify("t")
 
 
+def test_restored_files_have_the_ids_that_they_had(lake: Lake, log: Callable[[Lake, str, int], list[dict[str, Any]]]) -> None:
+    lake.write("t", ROWS)
+    lake.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableRowTracking' = 'true')")
+    lake.sql("DELETE FROM t WHERE id = 3")
+    assert lake.sql("SELECT max(_metadata.row_id) FROM t").fetchall() == [(5,)]
+    for version in (0, 1):  # before rows were tracked, and after
+        lake.sql(f"RESTORE t TO VERSION AS OF {version}")
+        (add,) = [a["add"] for a in log(lake, "t", lake.table("t").version()) if "add" in a] or [None]
+        assert add is None or (add["baseRowId"], add["defaultRowCommitVersion"]) == (0, 1)
+    assert identities(lake) == {i: (i, 1) for i in range(6)}
+    assert log(lake, "t", 2)[0]["commitInfo"]["tags"] == {"delta.rowTracking.preserved": "true"}
+
+
 def test_appends_at_the_same_time_get_ids_of_their_own(lake: Lake) -> None:
     lake.write("t", ROWS, configuration=ON)
     one, other = lake.begin(), lake.begin()
