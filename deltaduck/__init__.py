@@ -18,7 +18,7 @@ from deltaduck.errors import (
     UriError,
     VersionNotFoundError,
 )
-from deltaduck.frontends.deltalake import write_deltalake
+from deltaduck.frontends.deltalake import convert_to_deltalake, write_deltalake
 from deltaduck.frontends.functions import register
 from deltaduck.lake import Lake, connect
 from deltaduck.lakes import begin
@@ -56,6 +56,7 @@ __all__ = [
     "__version__",
     "begin",
     "connect",
+    "convert_to_deltalake",
     "migrate",
     "register",
     "uri",

@@ -28,6 +28,7 @@ class Change:
     metrics: what statements say of themselves, beside what the files say.
     reads: what was read, as conditions on the skip index. A commit without reads and removes is a blind append.
     searches: the same of statements to which no row matters but those that they change: who took out others is not in their way.
+    cdc: change data files (path, partition_values, size). Adds and removes whose rows they tell have a column `told`.
     written: files beside those of the adds, to be deleted should the commit fail.
     info: what else the commitInfo says. copy_options: how its files are written, where not as the table's properties say.
     """
@@ -40,6 +41,7 @@ class Change:
     removes: list[pa.Table] = field(default_factory=list)
     reads: list[Condition] = field(default_factory=list)
     searches: list[Condition] = field(default_factory=list)
+    cdc: list[pa.Table] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     app_transactions: dict[str, int] = field(default_factory=dict)
     operation: str = "WRITE"
@@ -101,13 +103,17 @@ class Change:
     def copy(self) -> Change:
         """The same, to come back to when a statement fails."""
         return replace(
-            self, adds=[*self.adds], removes=[*self.removes], reads=[*self.reads], searches=[*self.searches],
+            self, adds=[*self.adds], removes=[*self.removes], reads=[*self.reads], searches=[*self.searches], cdc=[*self.cdc],
             metrics=dict(self.metrics), app_transactions=dict(self.app_transactions), parameters=dict(self.parameters),
         )  # fmt: skip
 
     def removed_keys(self) -> pa.Table | None:
         """All (version, action_order, data_change) that go; None when nothing does."""
-        return pa.concat_tables(self.removes) if self.removes else None
+        return (
+            pa.concat_tables([r.select(["version", "action_order", "data_change"]) for r in self.removes])
+            if self.removes
+            else None
+        )
 
     def added_files(self) -> pa.Table | None:
         """All new files as one table; None when there is none."""

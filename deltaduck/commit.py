@@ -6,7 +6,7 @@ import getpass
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -14,14 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltaduck import conflicts, row_views, skip_index, storage
+from deltaduck import conflicts, row_ids, row_views, skip_index, storage
 from deltaduck._version import __version__
 from deltaduck.catalog import Catalog, Params
 from deltaduck.catalog.base import DuplicateKeyError, now_ms
 from deltaduck.changes import Change
 from deltaduck.errors import CatalogError, CommitConflictError, TableExistsError, TableNotFoundError
 from deltaduck.parquet import ADD_SCHEMA
-from deltaduck.protocol import log
+from deltaduck.protocol import log, row_tracking
+from deltaduck.protocol.features import IN_COMMIT_SINCE, IN_COMMIT_TIMESTAMP, is_on
 from deltaduck.protocol.schema import to_json
 from deltaduck.snapshot import Snapshot
 
@@ -236,7 +237,7 @@ def _require_own_name(catalog: Catalog, name: str) -> None:
 
 def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None) -> Committed:
     change, version, commit_ms = step.change, step.version, step.commit_ms
-    after, base = change.after, change.base
+    after, base = _timed(change, version, commit_ms), change.base
     scope = {"table_id": step.table_id, "version": version}
     adds, removes = change.added_files(), change.removed_keys()
     rows, kinds = _Rows(catalog, [] if catalog.slow_to_plan else None), {"commit_info"}
@@ -253,28 +254,49 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
         kinds.add("txn")
         rows.insert("insert_txn", **scope, action_order=next_order, app_id=app_id, app_version=app_version, commit_ms=commit_ms)
         next_order += 1
+    if change.cdc:
+        kinds.add("cdc")
+        next_order += _insert_cdc(rows, change, scope, next_order)
+    if adds is not None and adds.num_rows and row_tracking.gives_ids(after.protocol, after.configuration):
+        if change.foreign_files:
+            adds = row_ids.known(catalog, step.table_id, adds)
+        adds, domain = row_ids.assigned(catalog, after.name, step.table_id, version, adds)
+        if domain is not None:
+            kinds.add("domain_metadata")
+            rows.insert("insert_domain", **scope, action_order=next_order, domain=row_tracking.DOMAIN, configuration=domain)
+            next_order += 1
     if removes is not None and removes.num_rows:
         kinds.add("remove")
-        _remove(catalog, change, scope, removes, next_order, commit_ms)
+        next_order += _remove(catalog, change, scope, removes, next_order, commit_ms)
         rows.kept = None  # the catalog made them
-        next_order += removes.num_rows
     if adds is not None and adds.num_rows:
         rich = change.foreign_files or any(c in adds.column_names for c in ADD_MORE)
         kinds |= {"add", "add_rich"} if rich else {"add"}
         _add(rows, scope, adds, next_order, skip_index.names(change.skip))
         if rich:
             rows.kept = None
-    _insert_version(rows, change, scope, commit_ms, commit_id, isolation, _metrics(adds, removes) | change.metrics)
+    _insert_version(
+        rows, replace(change, after=after), scope, commit_ms, commit_id, isolation, _metrics(adds, removes) | change.metrics
+    )
     interval = int(after.configuration.get("delta.checkpointInterval", "10"))
     is_checkpoint = change.checkpoint and version > 0 and version % interval == 0
     catalog.run("insert_outbox", **scope, is_checkpoint=is_checkpoint)
     if change.replaces_metadata or change.foreign_files or ("add" in kinds and not after.has_files):
         row_views.publish(catalog, after, step.table_id, has_files=after.has_files or change.adds_own_files)
     in_order = tuple(kind for kind in KINDS if kind in kinds)
-    if base is not None and kinds <= {"commit_info", "txn", "remove", "add"} and (after.has_files or "add" not in kinds):
+    if base is not None and kinds <= {"commit_info", "txn", "cdc", "remove", "add"} and (after.has_files or "add" not in kinds):
         catalog.moved(after.name, version, commit_ms)
     kept = None if rows.kept is None else tuple(rows.kept)
     return Committed(step.table_id, after.name, after.location, version, commit_ms, is_checkpoint, in_order, commit_id, kept)
+
+
+def _timed(change: Change, version: int, commit_ms: int) -> Snapshot:
+    """The table as it will be; one that begins to hold the times of its commits says since when."""
+    after, base = change.after, change.base
+    if base is None or is_on(base.configuration, IN_COMMIT_TIMESTAMP) or not is_on(after.configuration, IN_COMMIT_TIMESTAMP):
+        return after
+    since = dict(zip(IN_COMMIT_SINCE, (str(version), str(commit_ms)), strict=True))
+    return replace(after, configuration={**after.configuration, **since})
 
 
 def _insert_version(
@@ -283,7 +305,9 @@ def _insert_version(
 ) -> None:  # fmt: skip
     """The commit's own row, and its commitInfo."""
     base, after = change.base, change.after
+    in_commit_ms = commit_ms if is_on(after.configuration, IN_COMMIT_TIMESTAMP) else None
     info = {
+        "inCommitTimestamp": in_commit_ms,
         "timestamp": commit_ms,
         "operation": change.operation,
         "operationParameters": change.parameters,
@@ -295,9 +319,11 @@ def _insert_version(
         "txnId": commit_id,
         "userName": _user(),
         "userMetadata": change.user_metadata,
+        "tags": row_tracking.PRESERVED if row_tracking.columns(after.configuration) else None,
     } | dict(change.info)
     rows.insert(
         "insert_version", **scope, commit_ms=commit_ms, commit_id=commit_id, read_version=info["readVersion"],
+        in_commit_timestamp=in_commit_ms,
         commit_info=_json({k: v for k, v in info.items() if v is not None}), operation=change.operation,
         operation_parameters=_json(change.parameters), operation_metrics=_json(info["operationMetrics"]),
         isolation_level=info["isolationLevel"], is_blind_append=info["isBlindAppend"], engine_info=info["engineInfo"],
@@ -327,13 +353,27 @@ def _insert_metadata(rows: _Rows, scope: dict[str, int], after: Snapshot, commit
     )  # fmt: skip
 
 
-def _remove(catalog: Catalog, change: Change, scope: dict[str, int], removes: pa.Table, first_order: int, commit_ms: int) -> None:
+def _insert_cdc(rows: _Rows, change: Change, scope: dict[str, int], first_order: int) -> int:
+    cdc = pa.concat_tables(change.cdc)
+    n = int(cdc.num_rows)
+    for name, value in scope.items():
+        cdc = cdc.append_column(name, pa.repeat(pa.scalar(value, pa.int64()), n))
+    cdc = cdc.append_column("action_order", pa.array(range(first_order, first_order + n), pa.int64()))
+    rows.catalog.ingest("dl_cdc_files", cdc.append_column("data_change", pa.repeat(False, n)))
+    rows.kept = None
+    return n
+
+
+def _remove(catalog: Catalog, change: Change, scope: dict[str, int], removes: pa.Table, first_order: int, commit_ms: int) -> int:
     with catalog.staged("dl_staged_removes", removes):
         catalog.run("insert_removes", **scope, first_order=first_order - 1, commit_ms=commit_ms)
         catalog.run("close_intervals", **scope)
     ((count,),) = catalog.rows("count_removes", **scope)
-    if count != removes.num_rows:  # a file to remove is gone: only a conflict check that missed something gets here
+    if (
+        count != removes.num_rows - removes["data_change"].null_count
+    ):  # a file to remove is gone: only a conflict check that missed something gets here
         raise CommitConflictError(change.name, scope["version"] - 1, scope["version"] - 1, "files it removes are gone")
+    return int(count)
 
 
 def _add(rows: _Rows, scope: dict[str, int], adds: pa.Table, first_order: int, skip_names: list[str]) -> None:
@@ -362,7 +402,7 @@ def _metrics(adds: pa.Table | None, removes: pa.Table | None) -> dict[str, int]:
             "numOutputBytes": pc.sum(adds["size"]).as_py() or 0,
         }
     if removes is not None:
-        out["numRemovedFiles"] = removes.num_rows
+        out["numRemovedFiles"] = removes.num_rows - removes["data_change"].null_count
     return out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,53 +16,72 @@ from deltaduck.protocol.schema import Field, literal, parse_schema, quote
 
 if TYPE_CHECKING:
     from deltaduck.table import DeltaTable
+    from deltaduck.transaction import Transaction
 
 Filters = Sequence[tuple[str, str, Any]]
 
 
 class TableAlterer:
-    """Changes what a table is; each call is a commit of its own."""
+    """Changes what a table is; each call is a commit of its own, which says what `commit_properties` tells it."""
 
     def __init__(self, table: DeltaTable) -> None:
         self._table = table
 
-    def add_columns(self, fields: Any) -> None:
+    def add_columns(self, fields: Any, *, commit_properties: Any = None, post_commithook_properties: Any = None) -> None:
         """Add columns at the end; rows that exist have NULL in them.
 
         fields: a pyarrow Schema, {column: SQL type}, or a field (or list of fields) of pyarrow or deltalake.
         """
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             columns = [((), f, None) for f in _fields(tx.lake.con, fields)]
             alter.add_columns(tx, self._table.name, columns)
 
-    def rename_column(self, column: str, name: str) -> None:
+    def rename_column(
+        self, column: str, name: str, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """Give a column (``a.b`` of a struct) another name; needs column mapping. No file is written."""
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.rename_column(tx, self._table.name, tuple(column.split(".")), name)
 
-    def drop_columns(self, columns: str | Sequence[str], raise_if_not_exists: bool = True) -> None:
+    def drop_columns(
+        self, columns: str | Sequence[str], raise_if_not_exists: bool = True, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """Drop columns (``a.b`` of a struct); needs column mapping. Older versions still show them."""
         paths = [tuple(c.split(".")) for c in ([columns] if isinstance(columns, str) else columns)]
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.drop_columns(tx, self._table.name, paths, missing_ok=not raise_if_not_exists)
 
-    def set_column_type(self, column: str, data_type: str) -> None:
+    def set_column_type(
+        self, column: str, data_type: str, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """Widen the type of a column (``a.b`` of a struct, ``l.element`` of a list); needs ``delta.enableTypeWidening``."""
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.set_type(tx, self._table.name, tuple(column.split(".")), field_of(column, data_type).type)
 
-    def add_constraint(self, constraints: Mapping[str, str]) -> None:
+    def add_constraint(
+        self, constraints: Mapping[str, str], *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """Add CHECK constraints, {name: expression}. ConstraintViolationError when rows that exist break one."""
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             for name, expression in constraints.items():
                 alter.add_constraint(tx, self._table.name, name, expression)
 
-    def drop_constraint(self, name: str, raise_if_not_exists: bool = True) -> None:
+    def drop_constraint(
+        self, name: str, raise_if_not_exists: bool = True, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """End a CHECK constraint."""
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.drop_constraint(tx, self._table.name, name, missing_ok=not raise_if_not_exists)
 
-    def add_feature(self, feature: Any, allow_protocol_versions_increase: bool = False) -> None:
+    def add_feature(
+        self, feature: Any, allow_protocol_versions_increase: bool = False, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """Add table features, by their names in the protocol or deltalake's TableFeatures."""
         features = [_feature_name(f) for f in (feature if isinstance(feature, list | tuple) else [feature])]
         protocol = self._table._snapshot().protocol
@@ -71,47 +90,65 @@ class TableAlterer:
                 f"table {self._table.name!r} has writer version {protocol.min_writer_version}, and features need 7: "
                 "allow_protocol_versions_increase=True raises it"
             )
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.add_features(tx, self._table.name, features)
 
-    def set_table_properties(self, properties: Mapping[str, str], raise_if_not_exists: bool = True) -> None:
+    def set_table_properties(
+        self, properties: Mapping[str, str], raise_if_not_exists: bool = True, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """Set table properties. raise_if_not_exists: an unknown ``delta.`` property is an error, else it is left out."""
         if not raise_if_not_exists:
             properties = {k: v for k, v in properties.items() if alter.is_property(k)}
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.set_properties(tx, self._table.name, properties)
 
-    def unset_table_properties(self, keys: Sequence[str], raise_if_not_exists: bool = True) -> None:
+    def unset_table_properties(
+        self, keys: Sequence[str], raise_if_not_exists: bool = True, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """Take table properties away."""
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.unset_properties(tx, self._table.name, keys, missing_ok=not raise_if_not_exists)
 
-    def set_table_name(self, name: str) -> None:
+    def set_table_name(self, name: str, *, commit_properties: Any = None, post_commithook_properties: Any = None) -> None:
         """Rename the table in its lake. Its place and history stay."""
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.rename(tx, self._table.name, name)
         self._table.name = name
 
-    def set_table_description(self, description: str) -> None:
+    def set_table_description(
+        self, description: str, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """Say what the table is."""
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.set_description(tx, self._table.name, description)
 
-    def set_column_metadata(self, column: str, metadata: Mapping[str, str]) -> None:
+    def set_column_metadata(
+        self, column: str, metadata: Mapping[str, str], *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """Set metadata of a column (``a.b`` of a struct), such as its comment. What the protocol acts on is refused."""
         if acted := [k for k in metadata if k.startswith("delta.") or k == rules.DEFAULT]:
             raise UnsupportedFeatureError(f"column metadata {acted[0]!r} has a meaning of its own: use ALTER TABLE")
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.set_column_metadata(tx, self._table.name, tuple(column.split(".")), metadata)
 
-    def set_column_not_null(self, column_name: str) -> None:
+    def set_column_not_null(
+        self, column_name: str, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """The column must have a value from now on. ConstraintViolationError when rows that exist have none."""
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.set_not_null(tx, self._table.name, tuple(column_name.split(".")), True)
 
-    def drop_column_not_null(self, column_name: str) -> None:
+    def drop_column_not_null(
+        self, column_name: str, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
+    ) -> None:  # fmt: skip
         """The column need not have a value."""
-        with self._table._lake.begin() as tx:
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.set_not_null(tx, self._table.name, tuple(column_name.split(".")), False)
 
 
@@ -124,18 +161,27 @@ class TableOptimizer:
     def __call__(self) -> dict[str, Any]:
         return self.compact()
 
-    def compact(self, partition_filters: Filters | None = None, target_size: int | None = None, **options: Any) -> dict[str, Any]:
+    def compact(
+        self, partition_filters: Filters | None = None, target_size: int | None = None, *, writer_properties: Any = None,
+        commit_properties: Any = None, post_commithook_properties: Any = None, **options: Any,
+    ) -> dict[str, Any]:  # fmt: skip
         """Put small files of a partition together, up to `target_size` bytes (``delta.targetFileSize``, else 256 MiB)."""
         where = self._where(partition_filters, options)
-        return optimize.compact(self._table._lake, self._table.name, where, target_size)
+        tell = self._tell(writer_properties, commit_properties, post_commithook_properties)
+        return optimize.compact(self._table._lake, self._table.name, where, target_size, tell)
 
     def z_order(
-        self, columns: Iterable[str], partition_filters: Filters | None = None, target_size: int | None = None, **options: Any
-    ) -> dict[str, Any]:
+        self, columns: Iterable[str], partition_filters: Filters | None = None, target_size: int | None = None, *,
+        writer_properties: Any = None, commit_properties: Any = None, post_commithook_properties: Any = None, **options: Any,
+    ) -> dict[str, Any]:  # fmt: skip
         """Sort the rows of each partition along a Z-curve over `columns`, so that predicates on any of them skip files."""
         where = self._where(partition_filters, options)
         names = [columns] if isinstance(columns, str) else list(columns)
-        return optimize.z_order(self._table._lake, self._table.name, names, where, target_size)
+        tell = self._tell(writer_properties, commit_properties, post_commithook_properties)
+        return optimize.z_order(self._table._lake, self._table.name, names, where, target_size, tell)
+
+    def _tell(self, *told: Any) -> Callable[[Transaction], None]:
+        return lambda tx: self._table._tell(tx, *told)
 
     def _where(self, filters: Filters | None, options: Mapping[str, Any]) -> str | None:
         known = {"max_concurrent_tasks", "max_spill_size", "max_temp_directory_size", "min_commit_interval"}

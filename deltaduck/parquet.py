@@ -26,7 +26,7 @@ from deltaduck.errors import (
 )
 from deltaduck.protocol import mapping, partitions, stats
 from deltaduck.protocol.features import size_bytes
-from deltaduck.protocol.schema import Struct, literal, quote
+from deltaduck.protocol.schema import Field, Struct, literal, quote
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.rules import Rule
 
@@ -50,12 +50,18 @@ class Target:
     configuration: Mapping[str, str]
     skip: Sequence[SkipColumn]
     copy_options: Mapping[str, str | int] = field(default_factory=dict)  # COPY's own, over what the properties say
+    hidden: Sequence[Field] = ()  # columns that the files hold beside the table's, without statistics
     splits: bool = True  # into files of the target size; rows that are not split keep their order
 
     @property
     def partition_keys(self) -> list[str]:
         """The partition columns by the names that files and the log have."""
         return [f.physical_name for f in map(self.schema.get, self.partition_columns) if f is not None]
+
+    @property
+    def stored(self) -> Struct:
+        """All columns that the files hold."""
+        return Struct((*self.schema.fields, *self.hidden)) if self.hidden else self.schema
 
 
 def write_files(
@@ -72,7 +78,7 @@ def write_files(
     counted: list[tuple[Rule, str]] = []
     given = from_sql
     if rules is not None:
-        from_sql, columns, counted = table_rules.guarded(from_sql, columns, target.schema, target.configuration, rules)
+        from_sql, columns, counted = table_rules.guarded(from_sql, columns, target.stored, target.configuration, rules)
     prefix = f"part-{uuid.uuid4().hex[:8]}-"
     place = storage.writable(connection, target.location)
     codec = target.configuration.get("delta.parquet.compression.codec", "snappy").lower()
@@ -116,7 +122,7 @@ def _copy_statement(
     parts = set(target.partition_columns)
     select = []
     for name, sql in columns:
-        f = target.schema.get(name)
+        f = target.stored.get(name)
         assert f is not None
         value = partitions.serialize(sql, f.type) if name in parts else mapping.stored(sql, f.type)
         select.append(f"{value} AS {quote(f.physical_name)}")

@@ -20,6 +20,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError, UnsupportedError
 
 from deltaduck.errors import ConstraintViolationError, QueryError, SchemaMismatchError, UnsupportedFeatureError
+from deltaduck.protocol.features import check_change_columns
 from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, literal, quote, to_duckdb
 
 CONSTRAINT = "delta.constraints."
@@ -253,6 +254,7 @@ def _parsed(text: str, dialect: str) -> exp.Expr | SqlglotError:
 
 def validate(connection: Any, schema: Struct, configuration: Mapping[str, str]) -> None:
     """Can every rule and every filled value be evaluated over the table's columns, and is each of its type?"""
+    check_change_columns(schema, configuration)
     columns = ", ".join(f"CAST(NULL AS {to_duckdb(f.type)}) AS {quote(f.name)}" for f in schema)
     rows = f"(SELECT {columns} WHERE false) AS dl_rows"
     wanted = [(r.says, f"SELECT {r.sql} FROM {rows}") for r in check_rules(schema, configuration)]

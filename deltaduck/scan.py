@@ -7,6 +7,7 @@ come from the table's schema: a file that lacks a column answers NULL.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 
 from deltaduck import deletions, storage
 from deltaduck.errors import LogCorruptError
-from deltaduck.protocol import mapping, partitions, widening
+from deltaduck.protocol import mapping, partitions, row_tracking, widening
 from deltaduck.protocol.schema import Struct, literal, physical, quote, to_duckdb
 from deltaduck.snapshot import Snapshot
 
@@ -35,7 +36,7 @@ def scan_sql(
     stored: name → DuckDB type of columns that the files hold beside the table's, for `extra`.
     """
     if files.num_rows == 0:
-        return empty_sql(snapshot.schema, {item.rsplit(" AS ", 1)[-1]: "BIGINT" for item in [extra] if item})
+        return empty_sql(snapshot.schema, dict.fromkeys(re.findall(r" AS (\w+)(?=,|$)", extra), "BIGINT"))
     paths, values = _lists(connection, snapshot, files)
     select = []
     for i, f in enumerate(snapshot.schema):
@@ -61,19 +62,34 @@ def metadata_sql(connection: Any, snapshot: Snapshot, files: pa.Table) -> str:
     row_id and row_commit_version. https://github.com/delta-io/delta/blob/master/PROTOCOL.md#row-tracking"""
     if files.num_rows == 0:
         return empty_sql(snapshot.schema, {"_metadata": METADATA})
-    kept = [
-        snapshot.configuration.get(f"delta.rowTracking.materialized{what}ColumnName") for what in ("RowId", "RowCommitVersion")
-    ]
-    row_id = f"{of_file(files['base_row_id'].to_pylist())} + CAST(file_row_number AS BIGINT)"
-    values = [row_id, of_file(files["default_row_commit_version"].to_pylist())]
-    row_id, row_version = (
-        f"coalesce({quote(column)}, {value})" if column else value for column, value in zip(kept, values, strict=True)
-    )
+    row_id, row_version, stored = _tracked(snapshot, files)
     item = (
         "struct_pack(file_path := filename, row_index := CAST(file_row_number AS BIGINT), "
         f"row_id := {row_id}, row_commit_version := {row_version}) AS _metadata"
     )
-    return scan_sql(connection, snapshot, files, item, stored={column: "BIGINT" for column in kept if column})
+    return scan_sql(connection, snapshot, files, item, stored=stored)
+
+
+def identity_sql(snapshot: Snapshot, files: pa.Table) -> tuple[str, dict[str, str]]:
+    """(select items, stored columns) for `scan_sql`: dl_row_id and dl_row_version of a table that tracks rows; else nothing."""
+    if not row_tracking.columns(snapshot.configuration):
+        return "", {}
+    row_id, row_version, stored = _tracked(snapshot, files)
+    return f", {row_id} AS dl_row_id, {row_version} AS dl_row_version", stored
+
+
+def _tracked(snapshot: Snapshot, files: pa.Table) -> tuple[str, str, dict[str, str]]:
+    """(SQL of a row's id, of the version that last changed it, the columns in which rows take them along)."""
+    kept = [snapshot.configuration.get(key) for key in (row_tracking.ROW_ID, row_tracking.ROW_COMMIT_VERSION)]
+    base, since = (
+        of_file(files[name].to_pylist() if name in files.column_names else [None] * files.num_rows)
+        for name in ("base_row_id", "default_row_commit_version")
+    )
+    values = (f"{base} + CAST(file_row_number AS BIGINT)", since)
+    row_id, row_version = (
+        f"coalesce({quote(column)}, {value})" if column else value for column, value in zip(kept, values, strict=True)
+    )
+    return row_id, row_version, {column: "BIGINT" for column in kept if column}
 
 
 def of_file(values: Sequence[int | None]) -> str:

@@ -436,12 +436,14 @@ class DeltaTable:
 
     def vacuum(
         self, retention_hours: float | None = None, dry_run: bool = True, enforce_retention_duration: bool = True, *,
-        full: bool = False, keep_versions: list[int] | None = None,
+        commit_properties: Any = None, post_commithook_properties: Any = None, full: bool = False,
+        keep_versions: list[int] | None = None,
     ) -> list[str]:  # fmt: skip
         """Delete, or only list, data files that no version within the retention needs: their paths in the table.
 
         retention_hours: unless told, ``delta.deletedFileRetentionDuration``, a week by default. full: look into the directory
-        too, for what crashed writers left. keep_versions: versions that stay whole whatever their age.
+        too, for what crashed writers left. keep_versions: versions that stay whole whatever their age. commit_properties,
+        post_commithook_properties: accepted for the signature; nothing is committed.
         """
         return vacuum.vacuum(
             self._lake, self.name, retention_hours, dry_run=dry_run,
@@ -450,10 +452,10 @@ class DeltaTable:
 
     def restore(
         self, target: int | dt.datetime | dt.date | str, *, ignore_missing_files: bool = False,
-        protocol_downgrade_allowed: bool = False,
+        protocol_downgrade_allowed: bool = False, commit_properties: Any = None, post_commithook_properties: Any = None,
     ) -> dict[str, int]:  # fmt: skip
         """Make the table what it was at a version or time, in a new commit. StorageError lists files that are deleted."""
-        with self._lake.begin() as tx:
+        with self._change(None, commit_properties, post_commithook_properties) as tx:
             return restore.restore(
                 tx, self.name, target,
                 ignore_missing_files=ignore_missing_files, protocol_downgrade_allowed=protocol_downgrade_allowed,

@@ -20,7 +20,8 @@ from deltaduck.errors import DeltaduckError, TableExistsError
 from deltaduck.frames import Source
 from deltaduck.frontends import dml, sql
 from deltaduck.frontends.merger import TableMerger
-from deltaduck.operations import create, write
+from deltaduck.operations import change_data, create, write
+from deltaduck.operations.files import give_row_ids
 from deltaduck.predicate import Condition
 from deltaduck.snapshot import Snapshot
 
@@ -132,6 +133,9 @@ class Transaction:
         self._require_open()
         since = telemetry.clock()
         try:
+            for change in self._changes.values():
+                change_data.tell_rest(self, change)
+                give_row_ids(self, change)
             changes = self._all_changes()
             with telemetry.span("commit") as span:
                 self.committed = self.lake.commit(changes, self._isolation, self._keep_files)
@@ -261,13 +265,21 @@ class Transaction:
         change.after = after
         self.stage(change)
 
-    def add(self, change: Change, adds: pa.Table, files: list[str]) -> None:
-        """Stage new files; `files` are their names, to be deleted should the transaction roll back."""
+    def add(self, change: Change, adds: pa.Table, files: list[str], *, told: bool = False) -> None:
+        """Stage new files; `files` are their names, to be deleted should the transaction roll back.
+
+        told: do change data files say what their rows are, where the table has any?"""
         if adds.num_rows:
-            change.adds.append(adds)
+            change.adds.append(change_data.told(adds) if told else adds)
             self._written += files
 
-    def remove(self, change: Change, files: pa.Table, *, data_change: bool = True) -> None:
+    def tell(self, change: Change, cdc: pa.Table, files: list[str]) -> None:
+        """Stage change data files."""
+        if cdc.num_rows:
+            change.cdc.append(cdc)
+            self._written += files
+
+    def remove(self, change: Change, files: pa.Table, *, data_change: bool = True, told: bool = False) -> None:
         """Take files out: committed ones are removed by the commit, staged ones are as if they had never been.
 
         data_change: False when the same rows are added again.
@@ -278,7 +290,8 @@ class Transaction:
             committed = files.filter(pc.is_valid(files["version"]))
             if committed.num_rows:
                 keys = committed.select(["version", "action_order"])
-                change.removes.append(keys.append_column("data_change", pa.repeat(pa.scalar(data_change), keys.num_rows)))
+                keys = keys.append_column("data_change", pa.repeat(pa.scalar(data_change), keys.num_rows))
+                change.removes.append(change_data.told(keys) if told else keys)
         gone = files["path"].combine_chunks() if files.num_rows else pa.array([], pa.string())
         change.adds = [t for t in (a.filter(pc.invert(pc.is_in(a["path"], gone))) for a in change.adds) if t.num_rows]
 

@@ -34,7 +34,7 @@ ROOMS = [
         "shapes",
     ],
     ["add_actions", "properties"],
-    ["row_views"],
+    ["row_views", "row_ids"],
     ["commit"],
     ["operations", "importer"],
     ["mirror"],

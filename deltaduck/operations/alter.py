@@ -12,7 +12,7 @@ from deltaduck import rules, scan
 from deltaduck.changes import Change
 from deltaduck.errors import ConstraintViolationError, SchemaMismatchError, TableExistsError, UnsupportedFeatureError
 from deltaduck.operations.create import change_schema, check_table_name, index_columns
-from deltaduck.protocol import mapping, widening
+from deltaduck.protocol import mapping, row_tracking, widening
 from deltaduck.protocol.features import (
     PROPERTIES,
     WRITER_FEATURES,
@@ -207,7 +207,7 @@ def set_properties(tx: Transaction, table: str, properties: Mapping[str, str]) -
     schema = None
     if mapping.mode(old) != mapping.mode(new):
         schema, new = mapping.assigned(change.after.schema, new, keep_names=True)
-    _stage(tx, change, "SET TBLPROPERTIES", parameters, schema=schema, configuration=new)
+    _stage(tx, change, "SET TBLPROPERTIES", parameters, schema=schema, configuration=row_tracking.completed(new))
 
 
 def unset_properties(tx: Transaction, table: str, keys: Sequence[str], *, missing_ok: bool = False) -> None:

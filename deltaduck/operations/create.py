@@ -16,8 +16,8 @@ import pyarrow as pa
 from deltaduck import casts, rules, skip_index, storage
 from deltaduck.changes import Change, layout
 from deltaduck.errors import SchemaMismatchError
-from deltaduck.protocol import log, mapping, stats, widening
-from deltaduck.protocol.features import check_properties, protocol_for, upgraded
+from deltaduck.protocol import log, mapping, row_tracking, stats, widening
+from deltaduck.protocol.features import IN_COMMIT_SINCE, check_change_columns, check_properties, protocol_for, upgraded
 from deltaduck.protocol.partitions import check_partition_type
 from deltaduck.protocol.schema import Field, Struct, check_names, from_duckdb, parse_schema, uses, with_nullability
 from deltaduck.snapshot import Snapshot
@@ -44,6 +44,7 @@ def create(
     partition_columns = checked_partitions(schema, partition_by or ())
     configuration = {k: str(v) for k, v in (configuration or {}).items()}
     check_properties(configuration)
+    configuration = row_tracking.completed({k: v for k, v in configuration.items() if k not in IN_COMMIT_SINCE})
     schema, configuration = mapping.assigned(schema, configuration)
     rules.validate(tx.lake.con.cursor(), schema, configuration)
     place = storage.normalize(location, tx.lake.catalog.access) if location else tx.lake.place(name)
@@ -112,6 +113,7 @@ def change_schema(
     if (schema, parts, configuration) == (change.after.schema, change.after.partition_columns, change.after.configuration):
         return change
     check_names(schema)
+    check_change_columns(schema, configuration)
     schema, configuration = mapping.assigned(schema, configuration)
     same = (layout(schema), parts) == (layout(change.after.schema), change.after.partition_columns)
     after = replace(

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
+from deltaduck.changes import Change
+from deltaduck.protocol import row_tracking
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from deltaduck.transaction import Transaction
 
 
 def version_files(
@@ -30,6 +37,24 @@ def version_files(
     index = "".join(f", s.{old} AS {new}" for old, new in names if old in real)
     sql = catalog.sql("version_files").format(index=index, source_id=snapshot.table_id, only=_among(only))
     return catalog.fetch_arrow(sql, {"table_id": snapshot.table_id, "version": snapshot.version})
+
+
+def give_row_ids(tx: Transaction, change: Change) -> None:
+    """Where a table begins to track rows: add its files again, so that this commit gives them row ids."""
+    base = change.base
+    before, after = (s is not None and row_tracking.gives_ids(s.protocol, s.configuration) for s in (base, change.after))
+    if base is None or before or not after:
+        return
+    files = tx.files(change)
+    keys = files.filter(pc.is_valid(files["version"])).select(["version", "action_order"])
+    if not keys.num_rows:
+        return
+    adds = version_files(tx.lake.catalog, base, change.skip, change.known, keys if change.removes else None)
+    again = adds.column_names.index("data_change")
+    change.adds.append(adds.set_column(again, "data_change", pa.repeat(False, adds.num_rows)))
+    change.removes.append(keys.append_column("data_change", pa.nulls(keys.num_rows, pa.bool_())))
+    if pc.min(keys["version"]).as_py() < base.uniform_since:
+        change.foreign_files = True
 
 
 def _among(keys: pa.Table | None) -> str:

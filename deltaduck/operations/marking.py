@@ -75,7 +75,7 @@ def _exchange(tx: Transaction, change: Change, files: pa.Table, rows: Sequence[A
     storage.put_if_absent(location, name, content)
     keys = files.select(["version", "action_order"])
     adds = version_files(tx.lake.catalog, change.base, change.skip, change.known, keys)
-    tx.remove(change, files)
-    tx.add(change, deletions.with_vectors(adds, vectors), [storage.join(location, name)])
+    tx.remove(change, files, told=True)
+    tx.add(change, deletions.with_vectors(adds, vectors), [storage.join(location, name)], told=True)
     if pc.min(files["version"]).as_py() < change.base.uniform_since:
         change.foreign_files = True

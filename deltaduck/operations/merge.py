@@ -84,7 +84,8 @@ class Effect:
 class Found:
     """The changes of a search, in a temporary table of the connection.
 
-    Its columns: place, the row's place (NULL for a row that is new); clause; and c0, c1, … with the values of `schema`.
+    Its columns: place, the row's place (NULL for a row that is new); clause; c0, c1, … with the values of `schema`; and where the
+    table tracks rows row_id.
     files: those searched, by whose order a place counts. touched: (index of a file, rows of it that go).
     new_rows: how many rows come; comes: SQL that is true for them. given: columns that some clause sets, in lower case.
     """
@@ -157,7 +158,9 @@ def _changes(
 def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], files: pa.Table) -> str:
     """Every row that changes: place, clause, new values."""
     schema = change.after.schema
-    target = f"({scan.scan_sql(con, change.after, files, f'{place()} AS dl_at')}) AS {quote(search.target)}"
+    more, stored = scan.identity_sql(change.after, files)
+    rows = scan.scan_sql(con, change.after, files, f"{place()} AS dl_at{more}", stored=stored)
+    target = f"({rows}) AS {quote(search.target)}"
     at = f"{quote(search.target)}.dl_at"
     whens = {c.when for c in clauses}
     if search.source is None:
@@ -180,8 +183,9 @@ def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], 
         for f, values in zip(schema, _projection(schema, clauses, search.target), strict=True)
     ]
     # the inner query names nothing, so that no expression can mean one of its results
+    names = ", ".join(["place", "clause", *(f"c{i}" for i in range(len(columns))), *(["row_id"] if more else [])])
+    columns += [f"{quote(search.target)}.dl_row_id"] if more else []
     inner = f"SELECT {at}, {clause}, {', '.join(columns)} FROM {from_sql}"
-    names = ", ".join(["place", "clause", *(f"c{i}" for i in range(len(columns)))])
     return f"SELECT * FROM ({inner}) AS found({names}) WHERE clause IS NOT NULL"
 
 

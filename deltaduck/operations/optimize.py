@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -21,16 +21,19 @@ from deltaduck import parquet, scan, storage
 from deltaduck.catalog.base import now_ms
 from deltaduck.changes import Change
 from deltaduck.errors import CommitConflictError, SchemaMismatchError
+from deltaduck.operations import change_data
 from deltaduck.operations.alter import begin
 from deltaduck.parquet import TARGET_FILE_SIZE, Target
-from deltaduck.protocol import partitions
+from deltaduck.protocol import partitions, row_tracking
 from deltaduck.protocol.features import size_bytes
-from deltaduck.protocol.schema import quote
+from deltaduck.protocol.schema import Field, quote
 from deltaduck.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
     from deltaduck.transaction import Transaction
+
+Tell = Callable[["Transaction"], None]
 
 FULL = 0.75  # of the target size: a file of at least this is left as it is
 ATTEMPTS = 10
@@ -59,16 +62,19 @@ class Group:
         self.adds = self.adds.set_column(position, "data_change", pa.array([False] * self.adds.num_rows, pa.bool_()))
 
 
-def compact(lake: Lake, table: str, where: str | None = None, target_size: int | None = None) -> dict[str, Any]:
-    """Put small files together, and commit; deltalake's metrics."""
-    return _commit(lake, table, where, target_size, None)
+def compact(
+    lake: Lake, table: str, where: str | None = None, target_size: int | None = None, tell: Tell | None = None
+) -> dict[str, Any]:
+    """Put small files together, and commit; deltalake's metrics. tell: what else the commit is told."""
+    return _commit(lake, table, where, target_size, None, tell)
 
 
 def z_order(
-    lake: Lake, table: str, columns: Sequence[str], where: str | None = None, target_size: int | None = None
-) -> dict[str, Any]:
+    lake: Lake, table: str, columns: Sequence[str], where: str | None = None, target_size: int | None = None,
+    tell: Tell | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Sort rows so that those near each other in all `columns` lie in the same files, and commit; deltalake's metrics."""
-    return _commit(lake, table, where, target_size, columns)
+    return _commit(lake, table, where, target_size, columns, tell)
 
 
 def stage(
@@ -76,6 +82,7 @@ def stage(
 ) -> dict[str, Any]:
     """The same inside of a transaction."""
     change = begin(tx, table)
+    change_data.tell_staged(tx, change)
     considered, groups = _write(tx.lake, tx, change, where, target_size, columns)
     for group in groups:
         tx.remove(change, group.removes, data_change=False)
@@ -84,9 +91,10 @@ def stage(
     return _metrics(change, considered, groups, columns)
 
 
-def _commit(lake: Lake, table: str, where: str | None, target_size: int | None, columns: Sequence[str] | None) -> dict[str, Any]:
-    tx = lake.begin()
-    change = begin(tx, table)
+def _commit(
+    lake: Lake, table: str, where: str | None, target_size: int | None, columns: Sequence[str] | None, tell: Tell | None
+) -> dict[str, Any]:
+    tx, change = _begun(lake, table, tell)
     read = change.after
     considered, groups = _write(lake, tx, change, where, target_size, columns)
     try:
@@ -98,11 +106,10 @@ def _commit(lake: Lake, table: str, where: str | None, target_size: int | None, 
             try:
                 tx.commit()
             except CommitConflictError:
-                tx = lake.begin()
-                change = begin(tx, table)
-                if change.after.metadata_version != read.metadata_version or attempt == ATTEMPTS - 1:
+                tx, change = _begun(lake, table, tell)
+                if _is_other(change.after, read) or attempt == ATTEMPTS - 1:
                     raise
-                groups = _still_there(tx, change.after, groups)
+                groups = _still_there(tx, change, groups)
             else:
                 done, groups = groups, []
                 return _metrics(change, considered, done, columns)
@@ -111,10 +118,23 @@ def _commit(lake: Lake, table: str, where: str | None, target_size: int | None, 
     raise AssertionError("unreachable")
 
 
-def _still_there(tx: Transaction, snapshot: Snapshot, groups: Sequence[Group]) -> list[Group]:
+def _begun(lake: Lake, table: str, tell: Tell | None) -> tuple[Transaction, Change]:
+    tx = lake.begin()
+    change = begin(tx, table)
+    if tell is not None:
+        tell(tx)
+    return tx, change
+
+
+def _is_other(now: Snapshot, then: Snapshot) -> bool:
+    """Would the files be written otherwise now?"""
+    return (now.schema, now.partition_columns, now.table_id) != (then.schema, then.partition_columns, then.table_id)
+
+
+def _still_there(tx: Transaction, change: Change, groups: Sequence[Group]) -> list[Group]:
     """The groups whose files are all live; what was written for the others goes."""
     keys = ["version", "action_order"]
-    live = tx.visible(snapshot).select(keys)
+    live = tx.files(change).select(keys)
     kept = []
     for group in groups:
         if group.removes.select(keys).join(live, keys, join_type="inner").num_rows == group.removes.num_rows:
@@ -131,7 +151,7 @@ def _write(
     table = change.after
     target = target_size or size_bytes(table.configuration, "delta.targetFileSize", TARGET_FILE_SIZE)
     con: Any = lake.con.cursor()
-    files = tx.visible(table)
+    files = tx.files(change)  # not as read: who moves rows about does not care for what they say
     if where is not None:
         files = _matching(con, table, files, where)
     if columns is not None:
@@ -140,12 +160,24 @@ def _write(
         return files.num_rows, _sorted_groups(con, change, files, target, columns)
     groups: list[Group] = []
     for batch in _plan(con, files, target):  # the first bin of every partition, then the second of each that has one, ...
-        place = replace(change.target(), splits=False)
-        source = scan.scan_sql(con, table, files.take(pa.array(sorted(p for _, places in batch for p in places))))
-        names = [(f.name, quote(f.name)) for f in table.schema]
+        place = replace(change.target(), splits=False, hidden=row_tracking.columns(table.configuration))
+        source = _rows(con, table, files.take(pa.array(sorted(p for _, places in batch for p in places))))
+        names = _columns(table, table.schema.fields)
         adds, written = parquet.write_files(con, f"({source}) AS dl_rows", names, place, now_ms(), None)
         groups += _grouped(batch, files, adds, written)
     return files.num_rows, groups
+
+
+def _rows(con: Any, table: Snapshot, files: pa.Table) -> str:
+    """The rows of files, with what makes them the same rows elsewhere where the table tracks that."""
+    more, stored = scan.identity_sql(table, files)
+    return scan.scan_sql(con, table, files, more.removeprefix(", "), stored=stored)
+
+
+def _columns(table: Snapshot, fields: Sequence[Field]) -> list[tuple[str, str]]:
+    tracked = row_tracking.columns(table.configuration)
+    kept = [(f.name, name) for f, name in zip(tracked, ("dl_row_id", "dl_row_version"), strict=False)]
+    return [(f.name, quote(f.name)) for f in fields] + kept
 
 
 def _matching(con: Any, table: Snapshot, files: pa.Table, where: str) -> pa.Table:
@@ -213,12 +245,12 @@ def _sorted_groups(con: Any, change: Change, files: pa.Table, target: int, colum
     table = change.after
     expressions = [_z_column(table, c) for c in columns]
     data = [f for f in table.schema if f.name not in table.partition_columns]
-    names = [(f.name, quote(f.name)) for f in data]
+    names = _columns(table, data)
     groups: list[Group] = []
     for places in _by_partition(files):
         mine = files.take(places)
         directory, place = _partition_place(change.target(), mine["path"][0].as_py(), target)
-        source = f"({scan.scan_sql(con, table, mine)}) AS dl_rows"
+        source = f"({_rows(con, table, mine)}) AS dl_rows"
         try:
             adds, written = parquet.write_files(con, f"{_sorted(source, expressions)} AS dl_rows", names, place, now_ms(), None)
         except BaseException:
@@ -237,7 +269,15 @@ def _partition_place(target: Target, sibling: str, size: int) -> tuple[str, Targ
     location = storage.join(target.location, unquote(directory)) if directory else target.location
     schema = target.schema.without(target.partition_columns)
     skip = [c for c in target.skip if not c.is_partition]
-    return directory, Target(location, schema, (), {**target.configuration, "delta.targetFileSize": str(size)}, skip)
+    return directory, Target(
+        location,
+        schema,
+        (),
+        {**target.configuration, "delta.targetFileSize": str(size)},
+        skip,
+        target.copy_options,
+        hidden=row_tracking.columns(target.configuration),
+    )
 
 
 def _by_partition(files: pa.Table) -> list[pa.Array]:

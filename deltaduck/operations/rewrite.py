@@ -3,6 +3,7 @@ vectors, `marking` does what it can first."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ import pyarrow as pa
 from deltaduck import parquet, scan
 from deltaduck.catalog.base import now_ms
 from deltaduck.changes import Change
-from deltaduck.operations import marking
+from deltaduck.operations import change_data, marking
+from deltaduck.protocol import row_tracking
 from deltaduck.protocol.schema import quote
 from deltaduck.rules import GENERATED
 
@@ -24,33 +26,41 @@ def replace(tx: Transaction, change: Change, found: Found, effect: Effect) -> No
     """Stage the exchange of the files that lose rows for files with what remains of them, and with the rows that come."""
     if found.touched:
         change.require_removable()
+    change_data.tell_rows(tx, change, found, _place([file for file, _ in found.touched]))
     touched = marking.mark(tx, change, found, effect)
     gone = found.files.take(pa.array([file for file, _ in touched], pa.int64()))
     schema = change.after.schema
     names = [f"c{i}" for i in range(len(schema.fields))]
+    tracked = row_tracking.columns(change.after.configuration)
     parts = []
     remaining = _remaining(found, change, gone, touched)
     if remaining:
         old = gone.take(pa.array([i for i, _ in remaining], pa.int64()))
-        source = scan.scan_sql(found.connection, change.after, old, f"{_place([touched[i][0] for i, _ in remaining])} AS dl_at")
+        more, stored = scan.identity_sql(change.after, old)
+        places = _place([touched[i][0] for i, _ in remaining])
+        source = scan.scan_sql(found.connection, change.after, old, f"{places} AS dl_at{more}", stored=stored)
         columns = ", ".join(f"{quote(f.name)} AS {n}" for f, n in zip(schema, names, strict=True))
+        columns += ", dl_row_id, dl_row_version" if more else ""
         parts.append(f"SELECT {columns} FROM ({source}) AS t ANTI JOIN {found.table} AS changes ON t.dl_at = changes.place")
     if found.new_rows:
-        parts.append(f"SELECT {', '.join(names)} FROM {found.table} WHERE {found.comes}")
+        same_row = ["row_id AS dl_row_id", "CAST(NULL AS BIGINT) AS dl_row_version"] if tracked else []  # changed by this commit
+        parts.append(f"SELECT {', '.join(names + same_row)} FROM {found.table} WHERE {found.comes}")
     effect.copied += sum(rows for _, rows in remaining)
     effect.files_removed += gone.num_rows
-    tx.remove(change, gone)
+    tx.remove(change, gone, told=True)
     if parts:
         columns_in_order = [
             (f.name, n)
             for f, n in zip(schema, names, strict=True)
             if GENERATED not in f.metadata or f.name.lower() in found.given  # else they follow from the new values
         ]
+        columns_in_order += [(f.name, n) for f, n in zip(tracked, ("dl_row_id", "dl_row_version"), strict=False)]
+        target = dataclasses.replace(change.target(), hidden=tracked)
         adds, written = parquet.write_files(
-            found.connection, f"({' UNION ALL '.join(parts)}) AS dl_rows", columns_in_order, change.target(), now_ms()
+            found.connection, f"({' UNION ALL '.join(parts)}) AS dl_rows", columns_in_order, target, now_ms()
         )
         effect.files_added += adds.num_rows
-        tx.add(change, adds, written)
+        tx.add(change, adds, written, told=True)
 
 
 def remove_all(tx: Transaction, change: Change, files: pa.Table, effect: Effect) -> None:
@@ -59,6 +69,7 @@ def remove_all(tx: Transaction, change: Change, files: pa.Table, effect: Effect)
     con: Any = tx.lake.con.cursor()
     ((effect.deleted,),) = con.execute(f"SELECT count(*) FROM ({scan.scan_sql(con, change.after, files)})").fetchall()
     effect.files_removed = files.num_rows
+    change_data.tell_dropped(tx, change, files)
     tx.remove(change, files)
 
 

@@ -18,6 +18,7 @@ from deltaduck.errors import (
     UnsupportedFeatureError,
 )
 from deltaduck.frames import Source
+from deltaduck.operations import change_data
 from deltaduck.operations.create import change_schema, checked_partitions, create, evolved
 from deltaduck.operations.merge import delete_rows
 from deltaduck.predicate import Condition
@@ -130,6 +131,7 @@ def remove_all(tx: Transaction, change: Change) -> None:
     files = tx.visible(change.after)
     if files.num_rows:
         change.require_removable()
+    change_data.tell_dropped(tx, change, files)
     tx.remove(change, files)
     change.reads.append(Condition())
 

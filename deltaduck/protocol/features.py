@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from deltaduck.errors import UnsupportedFeatureError
+from deltaduck.errors import SchemaMismatchError, UnsupportedFeatureError
 from deltaduck.protocol.schema import Struct, has_required, uses
 
 READER_FEATURES = frozenset(
@@ -20,7 +20,7 @@ READER_FEATURES = frozenset(
 )  # fmt: skip
 WRITER_FEATURES = frozenset({
     "timestampNtz", "appendOnly", "invariants", "checkConstraints", "generatedColumns", "allowColumnDefaults", "domainMetadata",
-    "deletionVectors", "v2Checkpoint", "columnMapping", "typeWidening",
+    "deletionVectors", "v2Checkpoint", "columnMapping", "typeWidening", "changeDataFeed", "rowTracking", "inCommitTimestamp",
 })  # fmt: skip
 LEGACY_FEATURES = {  # what each writer version before 7 adds
     2: ("appendOnly", "invariants"), 3: ("checkConstraints",), 4: ("changeDataFeed", "generatedColumns"),
@@ -29,6 +29,11 @@ LEGACY_FEATURES = {  # what each writer version before 7 adds
 
 
 DELETION_VECTORS = "delta.enableDeletionVectors"
+CHANGE_DATA = "delta.enableChangeDataFeed"
+ROW_TRACKING = "delta.enableRowTracking"
+IN_COMMIT_TIMESTAMP = "delta.enableInCommitTimestamps"
+IN_COMMIT_SINCE = ("delta.inCommitTimestampEnablementVersion", "delta.inCommitTimestampEnablementTimestamp")
+CHANGE_COLUMNS = ("_change_type", "_commit_version", "_commit_timestamp")
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,9 @@ def required_features(schema: Struct, configuration: Mapping[str, str]) -> set[s
     needed = set()
     if uses(schema, "timestamp_ntz"):
         needed.add("timestampNtz")
-    if configuration.get("delta.appendOnly", "false").lower() == "true":
-        needed.add("appendOnly")
-    if configuration.get(DELETION_VECTORS, "false").lower() == "true":
-        needed.add("deletionVectors")
+    needed |= {feature for key, feature in _PROPERTY_FEATURES.items() if is_on(configuration, key)}
     if configuration.get("delta.columnMapping.mode", "none").lower() != "none":
         needed.add("columnMapping")
-    if configuration.get("delta.enableTypeWidening", "false").lower() == "true":
-        needed.add("typeWidening")
     if any(key.startswith("delta.constraints.") for key in configuration):
         needed.add("checkConstraints")
     if configuration.get("delta.checkpointPolicy") == "v2":
@@ -66,6 +66,20 @@ def required_features(schema: Struct, configuration: Mapping[str, str]) -> set[s
     return needed
 
 
+def is_on(configuration: Mapping[str, str], key: str) -> bool:
+    """Is a property true?"""
+    return configuration.get(key, "false").lower() == "true"
+
+
+_PROPERTY_FEATURES = {
+    "delta.appendOnly": "appendOnly",
+    DELETION_VECTORS: "deletionVectors",
+    CHANGE_DATA: "changeDataFeed",
+    ROW_TRACKING: "rowTracking",
+    IN_COMMIT_TIMESTAMP: "inCommitTimestamp",
+    "delta.enableTypeWidening": "typeWidening",
+}
+_IMPLIED = {"rowTracking": "domainMetadata"}  # by the protocol
 _COLUMN_FEATURES = {
     "delta.invariants": "invariants",
     "delta.generationExpression": "generatedColumns",
@@ -97,6 +111,7 @@ def writer_features(protocol: Protocol) -> set[str]:
 
 def with_features(current: Protocol, wanted: set[str]) -> Protocol:
     """`current`, or the least protocol above it that has the features too: every one of them in an explicit list."""
+    wanted = wanted | {_IMPLIED[f] for f in wanted if f in _IMPLIED}
     have, readers = writer_features(current), {*(current.reader_features or ())}
     if wanted <= have and wanted & READER_FEATURES <= readers:
         return current
@@ -165,6 +180,14 @@ PROPERTIES: dict[str, tuple[Callable[[str], bool], str]] = {
     "delta.dataSkippingStatsColumns": (bool, "column names, comma-separated"),
     "delta.deletedFileRetentionDuration": (_interval, "an interval such as 'interval 7 days'"),
     "delta.enableExpiredLogCleanup": (_boolean, "true or false"),
+    CHANGE_DATA: (_boolean, "true or false"),
+    ROW_TRACKING: (_boolean, "true or false"),
+    "delta.rowTrackingSuspended": (_boolean, "true or false"),
+    "delta.rowTracking.materializedRowIdColumnName": (bool, "a column name, which is made up where there is none"),
+    "delta.rowTracking.materializedRowCommitVersionColumnName": (bool, "a column name, which is made up where there is none"),
+    IN_COMMIT_TIMESTAMP: (_boolean, "true or false"),
+    IN_COMMIT_SINCE[0]: (_integer, "the version that began it, set by the commit"),
+    IN_COMMIT_SINCE[1]: (_integer, "the time of that version, set by the commit"),
     DELETION_VECTORS: (_boolean, "true or false"),
     "delta.enableTypeWidening": (_boolean, "true or false"),
     "delta.isolationLevel": (lambda v: v in ("Serializable", "WriteSerializable"), "Serializable or WriteSerializable"),
@@ -190,6 +213,14 @@ def check_properties(configuration: Mapping[str, str]) -> None:
         accepts, wanted = PROPERTIES[key]
         if not accepts(value):
             raise UnsupportedFeatureError(f"table property {key!r} is {value!r}; it takes {wanted}")
+
+
+def check_change_columns(schema: Struct, configuration: Mapping[str, str]) -> None:
+    """SchemaMismatchError for columns that have the names of what a change data feed says of a row."""
+    if is_on(configuration, CHANGE_DATA) and (taken := [c for c in CHANGE_COLUMNS if schema.get(c) is not None]):
+        raise SchemaMismatchError(
+            f"column {taken[0]!r} has the name of a column of the change data feed ({CHANGE_DATA}): rename it"
+        )
 
 
 _UNIT_MS = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}

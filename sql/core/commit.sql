@@ -48,9 +48,9 @@ UPDATE dl_tables SET table_name = :table_name, name_key = :name_key WHERE table_
 -- name: insert_version
 -- The commit itself; its primary key lets one committer have a version.
 INSERT INTO dl_table_versions (table_id, version, commit_ms, commit_id, read_version, action_order, commit_info, timestamp,
-    operation, operation_parameters, operation_metrics, isolation_level, is_blind_append, engine_info, txn_id, user_name, user_metadata)
+    in_commit_timestamp, operation, operation_parameters, operation_metrics, isolation_level, is_blind_append, engine_info, txn_id, user_name, user_metadata)
 VALUES (:table_id, :version, :commit_ms, :commit_id, :read_version, 0, :commit_info, :commit_ms,
-    :operation, :operation_parameters, :operation_metrics, :isolation_level, :is_blind_append, :engine_info, :commit_id, :user_name, :user_metadata);
+    :in_commit_timestamp, :operation, :operation_parameters, :operation_metrics, :isolation_level, :is_blind_append, :engine_info, :commit_id, :user_name, :user_metadata);
 
 -- name: insert_metadata
 -- A metaData action.
@@ -70,8 +70,28 @@ VALUES (:table_id, :version, 1, :min_reader_version, :min_writer_version, :reade
 INSERT INTO dl_txn_actions (table_id, version, action_order, app_id, app_version, last_updated)
 VALUES (:table_id, :version, :action_order, :app_id, :app_version, :commit_ms);
 
+-- name: insert_domain
+-- A domainMetadata action.
+INSERT INTO dl_domain_metadata (table_id, version, action_order, domain, configuration, removed)
+VALUES (:table_id, :version, :action_order, :domain, :configuration, FALSE);
+
+-- name: domain_in_force
+-- What a domain says now.
+SELECT configuration, removed FROM dl_domain_metadata
+WHERE table_id = :table_id AND domain = :domain ORDER BY version DESC LIMIT 1;
+
+-- name: highest_row_id
+-- The highest row id that a file gives to a row, or surely more where a file does not say how many it has.
+SELECT max(base_row_id + coalesce(num_records, 1099511627776) - 1) FROM dl_add_files WHERE table_id = :table_id;
+
+-- name: known_row_ids
+-- The row ids that files had when they were last added.
+SELECT path, max(base_row_id) AS base_row_id, max(default_row_commit_version) AS default_row_commit_version
+FROM dl_add_files WHERE table_id = :table_id AND base_row_id IS NOT NULL GROUP BY path;
+
 -- name: insert_removes
--- A remove action for every file that this commit takes out. dl_staged_removes holds their (version, action_order, data_change).
+-- A remove action for every file that this commit takes out. dl_staged_removes holds their (version, action_order, data_change);
+-- a data_change that is NULL: the file is only added again, saying more of itself.
 INSERT INTO dl_remove_files (table_id, version, action_order, path, deletion_timestamp, data_change, extended_file_metadata,
     partition_values, size, tags, dv_id, dv_storage_type, dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality,
     base_row_id, default_row_commit_version)
@@ -80,7 +100,7 @@ SELECT a.table_id, :version, :first_order + row_number() OVER (ORDER BY a.versio
     a.dv_size_in_bytes, a.dv_cardinality, a.base_row_id, a.default_row_commit_version
 FROM dl_add_files a
 JOIN dl_staged_removes s ON s.version = a.version AND s.action_order = a.action_order
-WHERE a.table_id = :table_id AND a.removed_version IS NULL;
+WHERE a.table_id = :table_id AND a.removed_version IS NULL AND s.data_change IS NOT NULL;
 
 -- name: close_intervals
 -- The life of those files ends at this version.

@@ -137,7 +137,11 @@ def test_properties(t: Lake) -> None:
         ("ALTER TABLE t SET TBLPROPERTIES ('delta.unknown' = 'x')", UnsupportedFeatureError, "delta.unknown"),
         ("ALTER TABLE t SET TBLPROPERTIES ('delta.checkpointInterval' = '0')", UnsupportedFeatureError, "whole number"),
         ("ALTER TABLE t SET TBLPROPERTIES ('delta.constraints.c' = 'id > 0')", UnsupportedFeatureError, "ADD CONSTRAINT"),
-        ("ALTER TABLE t SET TBLPROPERTIES ('delta.feature.rowTracking' = 'supported')", UnsupportedFeatureError, "rowTracking"),
+        (
+            "ALTER TABLE t SET TBLPROPERTIES ('delta.feature.icebergCompatV1' = 'supported')",
+            UnsupportedFeatureError,
+            "icebergCompatV1",
+        ),
         ("ALTER TABLE t UNSET TBLPROPERTIES ('nothing')", UnsupportedFeatureError, "IF EXISTS"),
         ("ALTER TABLE t ADD COLUMN x INT NOT NULL", SchemaMismatchError, "UPDATE the rows, then"),
         ("ALTER TABLE t ADD COLUMN x INT DEFAULT 5", UnsupportedFeatureError, "SET DEFAULT"),

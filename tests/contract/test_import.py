@@ -614,3 +614,21 @@ def test_reopened(lake: Lake, open_lake: Callable[[], Lake], source: Path) -> No
     lake.import_table(source)
     lake.close()
     assert ids(open_lake()) == theirs(source)
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_tables_of_writers_before_features_are_written_as_they_are(lake: Lake, tmp_path: Path, version: int) -> None:
+    """What a legacy version implies is supported; the protocol stays, for the readers that the table has."""
+    path = tmp_path / "t"
+    deltalake.write_deltalake(path, pa.table({"id": [1, 2]}))
+    first = path / "_delta_log" / f"{0:020d}.json"
+    text = first.read_text(encoding="utf-8")
+    assert '"minWriterVersion":2' in text
+    first.write_text(text.replace('"minWriterVersion":2', f'"minWriterVersion":{version}'), encoding="utf-8")
+    lake.import_table(path, "t")
+    lake.write("t", pa.table({"id": [3]}))
+    lake.sql("DELETE FROM t WHERE id = 1")
+    assert sorted(lake.sql("FROM t").fetchall()) == [(2,), (3,)]
+    assert lake.table("t").detail()["min_writer_version"] == version
+    rows = pa.table(deltalake.QueryBuilder().register("t", deltalake.DeltaTable(path)).execute("SELECT id FROM t"))
+    assert sorted(rows["id"].to_pylist()) == [2, 3]

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
+import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import deltaduck
 from deltaduck import Lake
 from deltaduck.errors import (
     CommitConflictError,
@@ -348,6 +350,45 @@ def test_files_of_several_schemas(lake: Lake, tmp_path: Path) -> None:
     lake.convert(root, "t")
     assert lake.sql("SELECT a, b FROM t ORDER BY a").fetchall() == [(1, None), (2**40, "x")]
     assert lake.table("t").files("a < 100").num_rows == 1
+
+
+def test_a_directory_converted_with_no_lake_is_a_delta_table(tmp_path: Path) -> None:
+    root = tmp_path / "events"
+    for n in (1, 2):
+        (root / f"day=2024-01-0{n}").mkdir(parents=True)
+        pq.write_table(pa.table({"n": [n]}), root / f"day=2024-01-0{n}" / "a.parquet")
+    told = deltaduck.CommitProperties({"why": "to see it"})
+    for mode in ("error", "ignore"):
+        deltaduck.convert_to_deltalake(
+            root, mode, pa.schema({"day": pa.date32()}), "hive", description="what happened",
+            configuration={"delta.appendOnly": "true"}, commit_properties=told,
+        )  # fmt: skip
+    table = deltalake.DeltaTable(root)
+    rows = pa.table(deltalake.QueryBuilder().register("t", table).execute("SELECT day, n FROM t ORDER BY n")).to_pylist()
+    assert rows == [{"day": dt.date(2024, 1, n), "n": n} for n in (1, 2)]
+    assert (table.metadata().name, table.metadata().description) == ("events", "what happened")
+    assert table.metadata().configuration == {"delta.appendOnly": "true"}
+    assert table.history()[0]["why"] == "to see it"
+    with pytest.raises(TableExistsError, match="already"):
+        deltaduck.convert_to_deltalake(root)
+    for wrong in ({"partition_strategy": "directory"}, {"uri": "deltasql://duckdb/x.duckdb?table=t"}):
+        with pytest.raises(UnsupportedFeatureError):
+            deltaduck.convert_to_deltalake(**{"uri": root} | wrong)
+
+
+def test_every_commit_can_be_told_more(lake: Lake) -> None:
+    told = deltaduck.CommitProperties({"why": "to see it"}, app_transactions=[deltaduck.AppTransaction("job", 7)])
+    for n in (1, 2):
+        lake.write("t", pa.table({"n": [n]}))
+    t = lake.table("t")
+    t.alter.set_table_properties({"delta.targetFileSize": "1mb"}, commit_properties=told)
+    t.alter.add_columns({"more": "INT"}, commit_properties=told)
+    t.optimize.compact(writer_properties=deltaduck.WriterProperties(compression="ZSTD"), commit_properties=told)
+    t.optimize.z_order(["n"], commit_properties=told)
+    t.restore(0, commit_properties=told)
+    assert t.vacuum(commit_properties=told) == []
+    assert [h.get("why") for h in t.history()] == ["to see it"] * 5 + [None] * 2
+    assert t.transaction_version("job") == 7
 
 
 def test_what_is_no_directory_of_files_is_refused(lake: Lake, tmp_path: Path) -> None:

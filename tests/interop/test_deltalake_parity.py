@@ -16,6 +16,7 @@ import pytest
 
 import deltaduck
 from deltaduck import Lake
+from deltaduck.maintenance import TableAlterer
 
 NOON = dt.datetime(2024, 1, 31, 12, 0, 0, 123456, tzinfo=dt.UTC)
 ROWS = pa.table(
@@ -158,10 +159,13 @@ METHODS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["__init__", *METHODS, "write_deltalake"])
+FUNCTIONS = ("write_deltalake", "convert_to_deltalake")
+
+
+@pytest.mark.parametrize("name", ["__init__", *METHODS, *FUNCTIONS])
 def test_signatures_take_what_theirs_take(name: str) -> None:
     """By position and by name, with the same defaults; what they take by *args, positions of names behind it."""
-    holder = (deltaduck, deltalake) if name == "write_deltalake" else (deltaduck.DeltaTable, deltalake.DeltaTable)
+    holder = (deltaduck, deltalake) if name in FUNCTIONS else (deltaduck.DeltaTable, deltalake.DeltaTable)
     if holder[0] is deltaduck.DeltaTable and name in BY_OTHERS:
         pytest.skip(BY_OTHERS[name])
     ours, theirs = (inspect.signature(getattr(h, name)).parameters for h in holder)
@@ -174,10 +178,19 @@ def test_signatures_take_what_theirs_take(name: str) -> None:
         assert p.kind is p.KEYWORD_ONLY or ours[n].kind is p.kind, n
 
 
+ALTERS = [name for name in dir(deltalake.table.TableAlterer) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", ALTERS)
+def test_alterations_take_what_theirs_take(name: str) -> None:
+    ours = inspect.signature(getattr(TableAlterer, name)).parameters
+    theirs = inspect.signature(getattr(deltalake.table.TableAlterer, name)).parameters
+    wanted = {n: p.default for n, p in theirs.items() if n != "self" and p.kind is not p.VAR_POSITIONAL}
+    assert {n: ours[n].default for n in wanted} == wanted
+
+
 # Their own tests say what these take.
-BY_OTHERS = dict.fromkeys(
-    ("delete", "update", "merge", "restore", "vacuum", "repair", "load_cdf"), "operations on rows and files, tested there"
-)
+BY_OTHERS = dict.fromkeys(("delete", "update", "merge", "repair", "load_cdf"), "operations on rows and files, tested there")
 
 
 @pytest.mark.parametrize("name", ["CommitProperties", "PostCommitHookProperties", "WriterProperties"])

@@ -51,9 +51,8 @@ def test_a_table_that_cannot_be_read_rightly_is_refused_by_name(protocol: Protoc
 @pytest.mark.parametrize(
     ("protocol", "named"),
     [
-        (Protocol(1, 4), "writer version 4"),
         (Protocol(1, 8), "writer version 8"),
-        (Protocol(1, 7, None, ("rowTracking",)), "writing needs rowTracking"),
+        (Protocol(1, 7, None, ("icebergCompatV1",)), "writing needs icebergCompatV1"),
     ],
 )
 def test_reading_and_writing_are_refused_apart(protocol: Protocol, named: str) -> None:
@@ -84,8 +83,8 @@ def test_properties_are_checked(key: str, good: str, bad: str) -> None:
 
 def test_a_delta_property_we_do_not_honour_is_refused_and_others_are_free() -> None:
     check_properties({"owner": "me"})
-    with pytest.raises(UnsupportedFeatureError, match=r"delta\.enableRowTracking"):
-        check_properties({"delta.enableRowTracking": "true"})
+    with pytest.raises(UnsupportedFeatureError, match=r"delta\.enableIcebergCompatV1"):
+        check_properties({"delta.enableIcebergCompatV1": "true"})
 
 
 @pytest.mark.parametrize(
