@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -178,6 +180,27 @@ def test_of_two_changes_to_the_same_rows_one_is_done(t: Lake, first: str, second
         tx.commit()
     assert ids(t) == rows
     assert len(bins(t)) == ("OPTIMIZE" not in first)
+
+
+def test_threads_take_rows_out_of_one_file_and_none_fails(t: Lake, open_lake: Callable[[], Lake]) -> None:
+    failures: list[BaseException] = []
+
+    def take(lake: Lake, start: int) -> None:
+        try:
+            for i in range(start, start + 4):
+                lake.sql(f"DELETE FROM t WHERE id = {i}")
+        except BaseException as e:
+            failures.append(e)
+
+    threads = [threading.Thread(target=take, args=(lake, 10 * n)) for n, lake in enumerate([t, t, open_lake()])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert ids(t) == [*range(4, 10), *range(14, 20), *range(24, 100)]
+    assert t.table("t").version() == 12
+    assert t.mirror.verify("t")
 
 
 def test_two_changes_that_leave_no_row_of_a_file_take_it_out(t: Lake) -> None:
