@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deltaduck import Lake
+from deltaduck import Lake, WriterProperties
 from deltaduck.errors import CommitConflictError, DeltaduckError, QueryError, SchemaMismatchError, TableNotFoundError
 
 Log = Callable[[Lake, str, int], list[dict[str, Any]]]
@@ -235,4 +235,6 @@ def test_rows_are_what_they_were(tmp_path_factory: Any, writes: list[list[tuple[
 def test_options_that_mean_something_elsewhere_are_not_ignored(small: Lake) -> None:
     small.table("t").optimize.compact(max_concurrent_tasks=3)
     with pytest.raises(DeltaduckError, match="writer_properties"):
-        small.table("t").optimize.compact(writer_properties=object())
+        small.table("t").optimize.compact(writer_properties=WriterProperties(data_page_size_limit=1))
+    with pytest.raises(DeltaduckError, match="takes no surprise"):
+        small.table("t").optimize.compact(surprise=1)
