@@ -3,6 +3,7 @@ made again without a loss."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from deltaduck import row_views, scan, skip_index, storage
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
-from deltaduck.errors import DeltaduckError
+from deltaduck.errors import DeltaduckError, MirrorError, StorageError
 from deltaduck.listing import Listing
 from deltaduck.operations.vacuum import find_orphans
 from deltaduck.protocol.deletion_vectors import DeletionVector
@@ -295,9 +296,15 @@ def _publish_views(lake: Lake, table: str) -> None:
 
 
 def _publish(lake: Lake, table: str) -> None:
+    snapshot = lake.snapshot(table)
     with lake.catalog.transaction():
-        lake.catalog.run("fsck_owe", table_id=lake.snapshot(table).table_id)
-    lake.mirror.verify(table, repair=True)  # the second look says what is left
+        lake.catalog.run("fsck_owe", table_id=snapshot.table_id)
+    with contextlib.suppress(MirrorError, StorageError):  # the second look says what is left
+        if storage.list_log(snapshot.location) is None and storage.list_files(
+            snapshot.location
+        ):  # gone, and not all that is there
+            storage.make_root(snapshot.location)
+        lake.mirror.verify(table, repair=True)
 
 
 REPAIRS: dict[str, Callable[[Lake, str], None]] = {
