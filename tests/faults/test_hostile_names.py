@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +101,32 @@ def test_texts_of_any_kind_are_kept_and_published(lake: Lake, log: Callable[...,
     assert lake.table("t").detail()["description"] == NAMES[1]
     assert [row["user_metadata"] for row in lake.table("t").history()][::-1][: len(NAMES)] == NAMES
     assert lake.fsck() == []
+
+
+def test_a_log_that_holds_such_texts_is_imported_as_it_is(lake: Lake, tmp_path: Path) -> None:
+    rows = pa.table({name: [name, None] for name in NAMES} | {"day": [NAMES[0], NAMES[5]]})
+    with deltaduck.connect(":memory:", storage=tmp_path / "elsewhere") as source:
+        source.write(
+            "t", rows, partition_by="day", configuration={NAMES[0]: NAMES[1]}, commit_metadata=NAMES[6], description=NAMES[9]
+        )
+    evil = 'seen"; DROP TABLE dl_tables; --'
+    lake.import_table(tmp_path / "elsewhere" / "t", evil)
+    assert sorted(lake.table(evil).to_arrow().to_pylist(), key=str) == sorted(rows.to_pylist(), key=str)
+    assert lake.table(evil).detail()["description"] == NAMES[9]
+    assert lake.sql(f"SELECT count(*) FROM {quote(evil)} WHERE day = {literal(NAMES[5])}").fetchall() == [(1,)]
+    assert lake.fsck() == []
+
+
+@pytest.mark.parametrize("schema", ['s"; DROP SCHEMA public CASCADE; --', "s'; SELECT 1; --", "ü %s {x}", "S"])
+def test_a_schema_of_any_name_in_postgres(schema: str, tmp_path: Path, place: Callable[[str, Path], str]) -> None:
+    uri = place("postgres", tmp_path)
+    own = uri.split("?")[0].rsplit("/", 1)[1]
+    hostile = uri.replace(f"/{own}?", f"/{urllib.parse.quote(own + schema, safe='')}?")
+    with deltaduck.connect(hostile, storage=tmp_path / "data") as lake:
+        lake.write("t", [{"n": 1}])
+        assert lake.catalog.fetch("SELECT CAST(current_schema() AS TEXT)") == [(own + schema,)]
+    with deltaduck.connect(hostile) as lake:
+        assert lake.sql("FROM t").fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize(
