@@ -43,6 +43,11 @@ NAMES = [
     "🦆" * 40,
 ]
 
+EACH = settings(
+    max_examples=40, deadline=None, derandomize=True, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+
 
 def tree(root: Path) -> set[str]:
     return {str(p.relative_to(root)) for p in root.rglob("*")}
@@ -63,10 +68,11 @@ def test_tables_of_any_name_live_side_by_side_below_the_storage(lake: Lake, tmp_
         assert location.parent == Path(lake.storage).resolve(), name
         assert location.name.isprintable()
     assert {t["name"] for t in lake.tables()} == {*NAMES}
-    assert lake.fsck() == []
+    assert lake.fsck(NAMES[0], NAMES[4], NAMES[8]) == []
     lake.sql(f"ALTER TABLE {quote(NAMES[0])} RENAME TO {quote(NAMES[0] + NAMES[1])}")
-    for name in NAMES[1:]:
-        lake.sql(f"DROP TABLE {quote(name)}")
+    with lake.begin() as tx:
+        for name in NAMES[1:]:
+            tx.sql(f"DROP TABLE {quote(name)}")
     assert [t["name"] for t in lake.tables()] == [NAMES[0] + NAMES[1]]
     assert lake.catalog.fetch("SELECT count(*) FROM dl_tables") == [(len(NAMES),)]
     assert tree(tmp_path.parent) - {str(p.relative_to(tmp_path.parent)) for p in [tmp_path, *tmp_path.rglob("*")]} == outside
@@ -168,6 +174,7 @@ def test_a_notebook_shows_markup_as_text(lake: Lake) -> None:
         assert "<script>" not in html
 
 
+@EACH
 @given(st.text(max_size=60))
 def test_quoted_is_one_name_and_one_text(text: str) -> None:
     """To DuckDB, whatever stands in it; a NUL ends a text there, and is refused before."""
@@ -179,6 +186,7 @@ def test_quoted_is_one_name_and_one_text(text: str) -> None:
     assert duckdb.sql(f"SELECT {literal(text)}").fetchall() == [(text,)]
 
 
+@EACH
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_a_place_is_one_plain_directory(a: str, b: str) -> None:
     place = place_name(a)
@@ -192,13 +200,14 @@ def test_a_place_is_one_plain_directory(a: str, b: str) -> None:
         assert place != place_name(b)
 
 
+@EACH
 @given(st.text(max_size=200))
 def test_what_is_printed_is_printable(text: str) -> None:
     assert terminal.one_line(text).replace("\n", "").isprintable()
     assert terminal.printable(text).replace("\n", "").isprintable()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(EACH, max_examples=15)
 @given(name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40))
 def test_any_name_is_a_table_or_is_refused(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     root = tmp_path_factory.mktemp("any")
