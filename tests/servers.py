@@ -40,8 +40,10 @@ class Postgres:
         data = f"{self.home}/data"
         self._run("initdb", "-D", data, "-A", auth, "-U", "deltaduck", f"--pwfile={password}", "--no-sync")
 
-    def start(self) -> Postgres:
-        options = f"-k {self.home} -c listen_addresses='' -c fsync={'on' if self._durable else 'off'} -c max_connections=200"
+    def start(self, listen: str = "") -> Postgres:
+        options = (
+            f"-k {self.home} -c listen_addresses='{listen}' -c fsync={'on' if self._durable else 'off'} -c max_connections=200"
+        )
         self._run("pg_ctl", "-D", f"{self.home}/data", "-o", options, "-l", f"{self.home}/log", "-w", "start")
         return self
 
@@ -80,6 +82,14 @@ class Postgres:
     def query(self, user: str = "deltaduck") -> str:
         """The query part of a URI to it."""
         return f"host={quote(self.home, safe='')}&user={user}"
+
+    def run(self, *command: str) -> None:
+        """One of PostgreSQL's programs, as the server's user."""
+        self._run(*command)
+
+    def run_as(self, *command: str) -> None:
+        """Any program, as the server's user."""
+        subprocess.run(command, check=True, user=self._user, capture_output=True, cwd="/")
 
     def _run(self, *command: str) -> None:
         program = str(self._binaries / command[0])

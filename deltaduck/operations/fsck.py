@@ -3,6 +3,7 @@ made again without a loss."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from deltaduck import row_views, scan, skip_index, storage
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
-from deltaduck.errors import DeltaduckError, MirrorError
+from deltaduck.errors import DeltaduckError, MirrorError, StorageError
 from deltaduck.listing import Listing
 from deltaduck.operations.vacuum import find_orphans
 from deltaduck.protocol.deletion_vectors import DeletionVector
@@ -55,7 +56,10 @@ OTHERS = {
     "record_count": ("num_records is not what the statistics say", "OPTIMIZE writes the files anew, with true ones"),
     "skip_index": ("the skip index is not what the statistics say: queries may miss rows", _AGAIN),
     "row_view": ("plain DuckDB clients lack the table's view or macro, or see an old schema", _AGAIN),
-    "mirror": ("the published log is not what the catalog says", f"{_AGAIN} if it is missing; lake.mirror.verify says more"),
+    "mirror": (
+        "the published log is not what the catalog says",
+        f"{_AGAIN}; lake.mirror.verify says more, lake.mirror.adopt takes in what is somebody else's",
+    ),
     "diverged": ("somebody else wrote a version to the _delta_log", "docs/operations.md, The mirror"),
 }
 NOTES = {"orphan"}  # nothing is wrong: no reason for an exit code
@@ -292,18 +296,15 @@ def _publish_views(lake: Lake, table: str) -> None:
 
 
 def _publish(lake: Lake, table: str) -> None:
-    """Publish what is owed; where that does not do, all of it again: what is there already is found equal and left alone."""
     snapshot = lake.snapshot(table)
     with lake.catalog.transaction():
         lake.catalog.run("fsck_owe", table_id=snapshot.table_id)
-    try:
-        lake.mirror.reconcile(table)
-        if not lake.mirror.verify(table):
-            with lake.catalog.transaction():
-                lake.catalog.run("fsck_owe_again", table_id=snapshot.table_id)
-            lake.mirror.reconcile(table)
-    except MirrorError:
-        return  # the second look says what is left
+    with contextlib.suppress(MirrorError, StorageError):  # the second look says what is left
+        if storage.list_log(snapshot.location) is None and storage.list_files(
+            snapshot.location
+        ):  # gone, and not all that is there
+            storage.make_root(snapshot.location)
+        lake.mirror.verify(table, repair=True)
 
 
 REPAIRS: dict[str, Callable[[Lake, str], None]] = {

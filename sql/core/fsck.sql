@@ -180,7 +180,3 @@ SELECT table_id, version, 'PENDING', FALSE, 0
 FROM dl_table_versions v
 WHERE v.table_id = :table_id
   AND NOT EXISTS (SELECT 1 FROM dl_mirror_status s WHERE s.table_id = v.table_id AND s.version = v.version);
-
--- name: fsck_owe_again
--- All that was published: what is still there is found equal, what is not is written again.
-UPDATE dl_mirror_status SET status = 'PENDING' WHERE table_id = :table_id AND status = 'SUCCESS';

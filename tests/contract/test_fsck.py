@@ -164,14 +164,25 @@ def test_a_published_commit_that_is_gone_is_published_again(t: Lake) -> None:
     assert path.read_bytes() == content
 
 
-def test_a_published_commit_that_is_another_is_not_overwritten(t: Lake) -> None:
+def test_a_published_commit_that_was_changed_is_kept_aside_and_published_again(t: Lake) -> None:
     path = Path(t.storage, "t", "_delta_log", f"{2:020d}.json")
+    content = path.read_bytes()
     path.write_text('{"commitInfo":{"operation":"foreign"}}\n')
     assert checks(t) == {"mirror"}
-    found = {row["check"]: row for row in t.fsck(repair=True)}
-    assert not found["diverged"]["repaired"]
-    assert "operations.md" in found["diverged"]["way_out"]
+    assert [row["repaired"] for row in t.fsck(repair=True)] == [True]
+    assert path.read_bytes() == content
+    assert any("foreign" in other.read_text() for other in path.parent.glob(".*found*"))
+
+
+def test_a_commit_of_somebody_else_is_left_to_people(t: Lake) -> None:
+    path = Path(t.storage, "t", "_delta_log", f"{3:020d}.json")
+    path.write_text('{"commitInfo":{"operation":"foreign"}}\n')
+    (found,) = t.fsck(repair=True)
+    assert (found["check"], found["repaired"]) == ("mirror", False)
+    assert "adopt" in found["way_out"]
     assert "foreign" in path.read_text()
+    t.write("t", [{"day": "mon", "n": 9}])
+    assert "diverged" in checks(t)
 
 
 def test_files_that_are_missing_cut_or_nobodys(t: Lake) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,11 @@ NAMES = [
     "🦆" * 40,
 ]
 
+EACH = settings(
+    max_examples=40, deadline=None, derandomize=True, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+
 
 def tree(root: Path) -> set[str]:
     return {str(p.relative_to(root)) for p in root.rglob("*")}
@@ -62,10 +68,11 @@ def test_tables_of_any_name_live_side_by_side_below_the_storage(lake: Lake, tmp_
         assert location.parent == Path(lake.storage).resolve(), name
         assert location.name.isprintable()
     assert {t["name"] for t in lake.tables()} == {*NAMES}
-    assert lake.fsck() == []
+    assert lake.fsck(NAMES[0], NAMES[4], NAMES[8]) == []
     lake.sql(f"ALTER TABLE {quote(NAMES[0])} RENAME TO {quote(NAMES[0] + NAMES[1])}")
-    for name in NAMES[1:]:
-        lake.sql(f"DROP TABLE {quote(name)}")
+    with lake.begin() as tx:
+        for name in NAMES[1:]:
+            tx.sql(f"DROP TABLE {quote(name)}")
     assert [t["name"] for t in lake.tables()] == [NAMES[0] + NAMES[1]]
     assert lake.catalog.fetch("SELECT count(*) FROM dl_tables") == [(len(NAMES),)]
     assert tree(tmp_path.parent) - {str(p.relative_to(tmp_path.parent)) for p in [tmp_path, *tmp_path.rglob("*")]} == outside
@@ -100,6 +107,32 @@ def test_texts_of_any_kind_are_kept_and_published(lake: Lake, log: Callable[...,
     assert lake.table("t").detail()["description"] == NAMES[1]
     assert [row["user_metadata"] for row in lake.table("t").history()][::-1][: len(NAMES)] == NAMES
     assert lake.fsck() == []
+
+
+def test_a_log_that_holds_such_texts_is_imported_as_it_is(lake: Lake, tmp_path: Path) -> None:
+    rows = pa.table({name: [name, None] for name in NAMES} | {"day": [NAMES[0], NAMES[5]]})
+    with deltaduck.connect(":memory:", storage=tmp_path / "elsewhere") as source:
+        source.write(
+            "t", rows, partition_by="day", configuration={NAMES[0]: NAMES[1]}, commit_metadata=NAMES[6], description=NAMES[9]
+        )
+    evil = 'seen"; DROP TABLE dl_tables; --'
+    lake.import_table(tmp_path / "elsewhere" / "t", evil)
+    assert sorted(lake.table(evil).to_arrow().to_pylist(), key=str) == sorted(rows.to_pylist(), key=str)
+    assert lake.table(evil).detail()["description"] == NAMES[9]
+    assert lake.sql(f"SELECT count(*) FROM {quote(evil)} WHERE day = {literal(NAMES[5])}").fetchall() == [(1,)]
+    assert lake.fsck() == []
+
+
+@pytest.mark.parametrize("schema", ['s"; DROP SCHEMA public CASCADE; --', "s'; SELECT 1; --", "ü %s {x}", "S"])
+def test_a_schema_of_any_name_in_postgres(schema: str, tmp_path: Path, place: Callable[[str, Path], str]) -> None:
+    uri = place("postgres", tmp_path)
+    own = uri.split("?")[0].rsplit("/", 1)[1]
+    hostile = uri.replace(f"/{own}?", f"/{urllib.parse.quote(own + schema, safe='')}?")
+    with deltaduck.connect(hostile, storage=tmp_path / "data") as lake:
+        lake.write("t", [{"n": 1}])
+        assert lake.catalog.fetch("SELECT CAST(current_schema() AS TEXT)") == [(own + schema,)]
+    with deltaduck.connect(hostile) as lake:
+        assert lake.sql("FROM t").fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +174,7 @@ def test_a_notebook_shows_markup_as_text(lake: Lake) -> None:
         assert "<script>" not in html
 
 
+@EACH
 @given(st.text(max_size=60))
 def test_quoted_is_one_name_and_one_text(text: str) -> None:
     """To DuckDB, whatever stands in it; a NUL ends a text there, and is refused before."""
@@ -152,6 +186,7 @@ def test_quoted_is_one_name_and_one_text(text: str) -> None:
     assert duckdb.sql(f"SELECT {literal(text)}").fetchall() == [(text,)]
 
 
+@EACH
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_a_place_is_one_plain_directory(a: str, b: str) -> None:
     place = place_name(a)
@@ -165,13 +200,14 @@ def test_a_place_is_one_plain_directory(a: str, b: str) -> None:
         assert place != place_name(b)
 
 
+@EACH
 @given(st.text(max_size=200))
 def test_what_is_printed_is_printable(text: str) -> None:
     assert terminal.one_line(text).replace("\n", "").isprintable()
     assert terminal.printable(text).replace("\n", "").isprintable()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(EACH, max_examples=15)
 @given(name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40))
 def test_any_name_is_a_table_or_is_refused(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     root = tmp_path_factory.mktemp("any")
