@@ -32,6 +32,7 @@ ROOMS = [
         "row_conflicts",
         "conflicts",
         "shapes",
+        "identity",
     ],
     ["add_actions", "properties"],
     ["row_views", "row_ids"],

@@ -11,7 +11,7 @@ import pyarrow as pa
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from deltaduck import rules
+from deltaduck import identity, rules
 from deltaduck.errors import QueryError, SchemaMismatchError, UnsupportedFeatureError
 from deltaduck.frontends.words import Words
 from deltaduck.operations import alter, clone, convert, optimize, restore, vacuum
@@ -289,6 +289,9 @@ def _column(column: exp.ColumnDef, constraints: dict[str, str]) -> Field:
                 f = _with(f, rules.GENERATED, rules.to_log(kind.this.unnest().sql("duckdb")))
             case exp.GeneratedAsIdentityColumnConstraint() as kind if kind.args.get("expression") is not None:
                 f = _with(f, rules.GENERATED, rules.to_log(kind.args["expression"].unnest().sql("duckdb")))
+            case exp.GeneratedAsIdentityColumnConstraint() as kind:
+                start, step = (int(kind.args[k].sql()) if kind.args.get(k) else 1 for k in ("start", "increment"))
+                f = replace(f, metadata={**f.metadata, **identity.metadata(start, step, always=bool(kind.this))})
             case kind:
                 raise UnsupportedFeatureError(f"column {column.name!r}: {kind.sql('duckdb')} is not supported: leave it out")
     return f

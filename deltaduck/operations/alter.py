@@ -158,6 +158,8 @@ def set_default(tx: Transaction, table: str, column: str, expression: str | None
     """Stage the value of a column in new rows that say nothing of it."""
 
     def edit(f: Field) -> Field:
+        if rules.IDENTITY in f.metadata:
+            raise SchemaMismatchError(f"table {table!r}: identity column {f.name!r} has values of its own, and no default")
         metadata = {k: v for k, v in f.metadata.items() if k != DEFAULT}
         return replace(f, metadata=metadata if expression is None else {**metadata, DEFAULT: rules.to_log(expression)})
 

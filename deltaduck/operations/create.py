@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from deltaduck import casts, rules, skip_index, storage
+from deltaduck import casts, identity, rules, skip_index, storage
 from deltaduck.changes import Change, layout
 from deltaduck.errors import SchemaMismatchError
 from deltaduck.protocol import log, mapping, row_tracking, stats, widening
@@ -45,6 +45,7 @@ def create(
     configuration = {k: str(v) for k, v in (configuration or {}).items()}
     check_properties(configuration)
     configuration = row_tracking.completed({k: v for k, v in configuration.items() if k not in IN_COMMIT_SINCE})
+    identity.check(schema, partition_columns)
     schema, configuration = mapping.assigned(schema, configuration)
     rules.validate(tx.lake.con.cursor(), schema, configuration)
     place = storage.normalize(location, tx.lake.catalog.access) if location else tx.lake.place(name)

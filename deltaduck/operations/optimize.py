@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltaduck import parquet, scan, storage
+from deltaduck import identity, parquet, scan, storage
 from deltaduck.catalog.base import now_ms
 from deltaduck.changes import Change
 from deltaduck.errors import CommitConflictError, SchemaMismatchError
@@ -128,7 +128,9 @@ def _begun(lake: Lake, table: str, tell: Tell | None) -> tuple[Transaction, Chan
 
 def _is_other(now: Snapshot, then: Snapshot) -> bool:
     """Would the files be written otherwise now?"""
-    return (now.schema, now.partition_columns, now.table_id) != (then.schema, then.partition_columns, then.table_id)
+    return (identity.unmarked(now.schema), now.partition_columns, now.table_id) != (
+        identity.unmarked(then.schema), then.partition_columns, then.table_id,
+    )  # fmt: skip
 
 
 def _still_there(tx: Transaction, change: Change, groups: Sequence[Group]) -> list[Group]:

@@ -55,9 +55,9 @@ VALUES (:table_id, :version, :commit_ms, :commit_id, :read_version, 0, :commit_i
 -- name: insert_metadata
 -- A metaData action.
 INSERT INTO dl_metadata_updates (table_id, version, action_order, id, name, description, format_provider, format_options,
-    schema_string, partition_columns, created_time, configuration)
+    schema_string, partition_columns, created_time, configuration, only_marks)
 VALUES (:table_id, :version, 2, :id, :name, :description, 'parquet', '{}',
-    :schema_string, :partition_columns, :created_time, :configuration);
+    :schema_string, :partition_columns, :created_time, :configuration, :only_marks);
 
 -- name: insert_protocol
 -- A protocol action.
@@ -115,6 +115,27 @@ SELECT count(*) FROM dl_remove_files WHERE table_id = :table_id AND version = :v
 -- name: is_committed
 -- Did that transaction commit?
 SELECT version FROM dl_table_versions WHERE table_id = :table_id AND commit_id = :commit_id;
+
+-- name: insert_identity
+-- An identity column, whose values are given out from here on.
+INSERT INTO dl_identity (table_id, column_name, next_value) VALUES (:table_id, :column_name, :next_value)
+ON CONFLICT DO NOTHING;
+
+-- name: take_identity
+-- A range of values of an identity column: nobody else gets it, whatever becomes of this commit.
+UPDATE dl_identity SET next_value = next_value + :span
+WHERE table_id = :table_id AND column_name = :column_name
+RETURNING next_value;
+
+-- name: raise_identity
+-- Go on after values that somebody else's commits may have used.
+UPDATE dl_identity SET next_value = :next_value
+WHERE table_id = :table_id AND column_name = :column_name AND next_value < :next_value;
+
+-- name: lower_identity
+-- The same where values fall.
+UPDATE dl_identity SET next_value = :next_value
+WHERE table_id = :table_id AND column_name = :column_name AND next_value > :next_value;
 
 -- name: insert_outbox
 -- The publication that this commit owes.

@@ -118,6 +118,7 @@ def test_rows_change_merge_and_move_as_ever(t: Lake) -> None:
     expected = [(1, "mon", {"x": 9, "y": "z"}, 0.5), (2, "tue", None, 2.5), (5, None, None, 5.5)]
     assert t.sql("SELECT * FROM t ORDER BY key").fetchall() == expected
     assert t.table("t").files("n > 5").num_rows == 1
+    assert not t.fsck()
     t.sql("RESTORE TABLE t TO VERSION AS OF 1")
     assert t.sql("SELECT id, s.x FROM t ORDER BY id").fetchall() == [(1, 1), (2, None)]
 
