@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltaduck import conflicts, identity, row_ids, row_views, skip_index, storage
+from deltaduck import clustering, conflicts, identity, row_ids, row_views, skip_index, storage
 from deltaduck._version import __version__
 from deltaduck.catalog import Catalog, Params
 from deltaduck.catalog.base import DuplicateKeyError, now_ms
@@ -270,6 +270,12 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
             kinds.add("domain_metadata")
             rows.insert("insert_domain", **scope, action_order=next_order, domain=row_tracking.DOMAIN, configuration=domain)
             next_order += 1
+    if change.clustering is not None:
+        kinds.add("domain_metadata")
+        rows.insert(
+            "insert_clustering", **scope, action_order=next_order, configuration=clustering.configuration(change.clustering)
+        )
+        next_order += 1
     if removes is not None and removes.num_rows:
         kinds.add("remove")
         next_order += _remove(catalog, change, scope, removes, next_order, commit_ms)

@@ -33,6 +33,7 @@ ROOMS = [
         "conflicts",
         "shapes",
         "identity",
+        "clustering",
     ],
     ["add_actions", "properties"],
     ["row_views", "row_ids"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltaduck import identity, storage
+from deltaduck import clustering, identity, storage
 from deltaduck import snapshot as snapshots
 from deltaduck.errors import StorageError
 from deltaduck.operations.alter import begin
@@ -48,6 +48,8 @@ def restore(
         description=then.description, protocol=protocol, uniform_since=NEVER_UNIFORM,
     )  # fmt: skip
     change = change.restaged(after, index_columns(after, [*change.known, *change.skip]))
+    if (columns := clustering.in_force(lake.catalog, then)) != clustering.current(lake.catalog, change):
+        change.clustering = columns
     wanted = version_files(lake.catalog, then, change.skip, change.known)
     back = _without(wanted, now)
     if missing := _missing(lake, then, back):

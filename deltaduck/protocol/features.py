@@ -21,7 +21,7 @@ READER_FEATURES = frozenset(
 WRITER_FEATURES = frozenset({
     "timestampNtz", "appendOnly", "invariants", "checkConstraints", "generatedColumns", "allowColumnDefaults", "domainMetadata",
     "deletionVectors", "v2Checkpoint", "columnMapping", "typeWidening", "changeDataFeed", "rowTracking", "inCommitTimestamp",
-    "identityColumns",
+    "identityColumns", "clustering",
 })  # fmt: skip
 LEGACY_FEATURES = {  # what each writer version before 7 adds
     2: ("appendOnly", "invariants"), 3: ("checkConstraints",), 4: ("changeDataFeed", "generatedColumns"),

@@ -116,6 +116,22 @@ SELECT count(*) FROM dl_remove_files WHERE table_id = :table_id AND version = :v
 -- Did that transaction commit?
 SELECT version FROM dl_table_versions WHERE table_id = :table_id AND commit_id = :commit_id;
 
+-- name: insert_clustering
+-- The columns that a table is clustered by, as a domainMetadata action.
+INSERT INTO dl_domain_metadata (table_id, version, action_order, domain, configuration, removed)
+VALUES (:table_id, :version, :action_order, 'delta.clustering', :configuration, FALSE);
+
+-- name: clustering_at
+-- The columns that a version is clustered by.
+SELECT configuration, removed FROM dl_domain_metadata
+WHERE table_id = :table_id AND domain = 'delta.clustering' AND version <= :version
+ORDER BY version DESC LIMIT 1;
+
+-- name: clustering_providers
+-- Live files that somebody has clustered, and who.
+SELECT version, action_order, clustering_provider FROM dl_add_files
+WHERE table_id = :table_id AND removed_version IS NULL AND clustering_provider IS NOT NULL;
+
 -- name: insert_identity
 -- An identity column, whose values are given out from here on.
 INSERT INTO dl_identity (table_id, column_name, next_value) VALUES (:table_id, :column_name, :next_value)
