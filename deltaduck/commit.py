@@ -270,12 +270,7 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
             kinds.add("domain_metadata")
             rows.insert("insert_domain", **scope, action_order=next_order, domain=row_tracking.DOMAIN, configuration=domain)
             next_order += 1
-    if change.clustering is not None:
-        kinds.add("domain_metadata")
-        rows.insert(
-            "insert_clustering", **scope, action_order=next_order, configuration=clustering.configuration(change.clustering)
-        )
-        next_order += 1
+    next_order += _insert_clustering(rows, change, scope, next_order, kinds)
     if removes is not None and removes.num_rows:
         kinds.add("remove")
         next_order += _remove(catalog, change, scope, removes, next_order, commit_ms)
@@ -373,6 +368,15 @@ def _insert_cdc(rows: _Rows, change: Change, scope: dict[str, int], first_order:
     rows.catalog.ingest("dl_cdc_files", cdc.append_column("data_change", pa.repeat(False, n)))
     rows.kept = None
     return n
+
+
+def _insert_clustering(rows: _Rows, change: Change, scope: dict[str, int], order: int, kinds: set[str]) -> int:
+    """The columns that the table is clustered by from now on; how many actions that is."""
+    if change.clustering is None:
+        return 0
+    kinds.add("domain_metadata")
+    rows.insert("insert_clustering", **scope, action_order=order, configuration=clustering.configuration(change.clustering))
+    return 1
 
 
 def _remove(catalog: Catalog, change: Change, scope: dict[str, int], removes: pa.Table, first_order: int, commit_ms: int) -> int:
