@@ -115,7 +115,8 @@ def with_features(current: Protocol, wanted: set[str]) -> Protocol:
     """`current`, or the least protocol above it that has the features too: every one of them in an explicit list."""
     wanted = wanted | {_IMPLIED[f] for f in wanted if f in _IMPLIED}
     have, readers = writer_features(current), {*(current.reader_features or ())}
-    if wanted <= have and wanted & READER_FEATURES <= readers:
+    implied = {"columnMapping"} if current.min_reader_version == 2 else set()
+    if wanted <= have and wanted & READER_FEATURES <= readers | implied:
         return current
     readers |= wanted & READER_FEATURES
     reader_version = 3 if readers else current.min_reader_version
