@@ -30,6 +30,8 @@ class Change:
     searches: the same of statements to which no row matters but those that they change: who took out others is not in their way.
     cdc: change data files (path, partition_values, size). Adds and removes whose rows they tell have a column `told`.
     written: files beside those of the adds, to be deleted should the commit fail.
+    identity: the last values of identity columns, by physical name, that were taken for its rows.
+    clustering: the columns that it is clustered by from now on, by their names in the files; None when that stays.
     info: what else the commitInfo says. copy_options: how its files are written, where not as the table's properties say.
     """
 
@@ -51,6 +53,8 @@ class Change:
     copy_options: Mapping[str, str | int] = field(default_factory=dict)
     checkpoint: bool = True  # may a checkpoint follow?
     metrics: dict[str, int] = field(default_factory=dict)
+    identity: dict[str, int] = field(default_factory=dict)
+    clustering: tuple[tuple[str, ...], ...] | None = None
     dropped: bool = False
     foreign_files: bool = False
 
@@ -74,7 +78,8 @@ class Change:
 
     @property
     def changes_nothing(self) -> bool:
-        return not (self.adds or self.removes or self.app_transactions or self.replaces_metadata or self.dropped)
+        said = self.app_transactions or self.replaces_metadata or self.clustering is not None
+        return not (self.adds or self.removes or said or self.dropped)
 
     @property
     def adds_own_files(self) -> bool:
@@ -105,6 +110,7 @@ class Change:
         return replace(
             self, adds=[*self.adds], removes=[*self.removes], reads=[*self.reads], searches=[*self.searches], cdc=[*self.cdc],
             metrics=dict(self.metrics), app_transactions=dict(self.app_transactions), parameters=dict(self.parameters),
+            identity=dict(self.identity),
         )  # fmt: skip
 
     def removed_keys(self) -> pa.Table | None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltaduck import conflicts, row_ids, row_views, skip_index, storage
+from deltaduck import clustering, conflicts, identity, row_ids, row_views, skip_index, storage
 from deltaduck._version import __version__
 from deltaduck.catalog import Catalog, Params
 from deltaduck.catalog.base import DuplicateKeyError, now_ms
@@ -23,7 +23,7 @@ from deltaduck.errors import CatalogError, CommitConflictError, TableExistsError
 from deltaduck.parquet import ADD_SCHEMA
 from deltaduck.protocol import log, row_tracking
 from deltaduck.protocol.features import IN_COMMIT_SINCE, IN_COMMIT_TIMESTAMP, is_on
-from deltaduck.protocol.schema import to_json
+from deltaduck.protocol.schema import Struct, to_json
 from deltaduck.snapshot import Snapshot
 
 KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc", "remove", "add", "add_rich", "other")
@@ -123,6 +123,7 @@ class _Step:
     table_id: int
     commit_ms: int
     version: int = -1
+    marked: Struct | None = None  # the schema with high water marks that this commit raises
 
 
 def _advance(catalog: Catalog, step: _Step, isolation: str | None) -> None:
@@ -168,11 +169,14 @@ def _move(catalog: Catalog, step: _Step, expected: int, last_ms: int) -> bool:
         return False
     if base is not None and base.name != change.name:
         _rename(catalog, step)
+    if change.identity:
+        step.marked = identity.raised(catalog, change, expected)
     new_protocol = base is None or base.protocol != change.after.protocol
     new_files = not change.after.has_files and change.adds_own_files
-    if change.replaces_metadata or new_protocol or new_files or change.foreign_files:
+    new_metadata = change.replaces_metadata or step.marked is not None
+    if new_metadata or new_protocol or new_files or change.foreign_files:
         catalog.run(
-            "redefine_table", table_id=step.table_id, adds=change.adds_own_files, new_metadata=change.replaces_metadata,
+            "redefine_table", table_id=step.table_id, adds=change.adds_own_files, new_metadata=new_metadata,
             new_layout=change.replaces_layout, new_protocol=new_protocol, foreign_files=change.foreign_files,
         )  # fmt: skip
     return True
@@ -245,10 +249,11 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     if base is None or base.protocol != after.protocol:
         kinds.add("protocol")
         _insert_protocol(rows, scope, after)
-    if change.replaces_metadata:
+    if change.replaces_metadata or step.marked is not None:
         kinds.add("metadata")
-        _insert_metadata(rows, scope, after, commit_ms)
-        if base is not None:
+        marked = after if step.marked is None else replace(after, schema=step.marked)
+        _insert_metadata(rows, scope, marked, commit_ms, only_marks=not change.replaces_metadata)
+        if base is not None and change.replaces_metadata:
             skip_index.redefine(catalog, step.table_id, change.skip)
     for app_id, app_version in change.app_transactions.items():
         kinds.add("txn")
@@ -265,6 +270,7 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
             kinds.add("domain_metadata")
             rows.insert("insert_domain", **scope, action_order=next_order, domain=row_tracking.DOMAIN, configuration=domain)
             next_order += 1
+    next_order += _insert_clustering(rows, change, scope, next_order, kinds)
     if removes is not None and removes.num_rows:
         kinds.add("remove")
         next_order += _remove(catalog, change, scope, removes, next_order, commit_ms)
@@ -344,12 +350,12 @@ def _insert_protocol(rows: _Rows, scope: dict[str, int], after: Snapshot) -> Non
     )  # fmt: skip
 
 
-def _insert_metadata(rows: _Rows, scope: dict[str, int], after: Snapshot, commit_ms: int) -> None:
+def _insert_metadata(rows: _Rows, scope: dict[str, int], after: Snapshot, commit_ms: int, *, only_marks: bool) -> None:
     rows.insert(
         "insert_metadata", **scope, id=after.metadata_id, name=after.metadata_name, description=after.description,
         schema_string=to_json(after.schema), partition_columns=_json(after.partition_columns),
         configuration=_json(dict(sorted(after.configuration.items()))),
-        created_time=after.created_ms if after.created_ms is not None else commit_ms,
+        created_time=after.created_ms if after.created_ms is not None else commit_ms, only_marks=only_marks or None,
     )  # fmt: skip
 
 
@@ -362,6 +368,15 @@ def _insert_cdc(rows: _Rows, change: Change, scope: dict[str, int], first_order:
     rows.catalog.ingest("dl_cdc_files", cdc.append_column("data_change", pa.repeat(False, n)))
     rows.kept = None
     return n
+
+
+def _insert_clustering(rows: _Rows, change: Change, scope: dict[str, int], order: int, kinds: set[str]) -> int:
+    """The columns that the table is clustered by from now on; how many actions that is."""
+    if change.clustering is None:
+        return 0
+    kinds.add("domain_metadata")
+    rows.insert("insert_clustering", **scope, action_order=order, configuration=clustering.configuration(change.clustering))
+    return 1
 
 
 def _remove(catalog: Catalog, change: Change, scope: dict[str, int], removes: pa.Table, first_order: int, commit_ms: int) -> int:

@@ -27,7 +27,7 @@ def check(catalog: Catalog, change: Change, actual: int, *, serializable: bool) 
     for app_id in [*change.app_transactions] or [""]:
         if found := catalog.rows("first_conflict", **scope, app_id=app_id):
             raise conflict(f"{found[0][1]} in version {found[0][0]}")
-    if change.replaces_metadata:
+    if change.replaces_metadata or change.clustering is not None:
         raise conflict("this commit changes its schema or properties, and must see every other commit")
     lost = _lost(catalog, change)
     if lost.num_rows and (version := row_conflicts.first_beyond_repair(change, lost)) is not None:

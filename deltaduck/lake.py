@@ -142,15 +142,18 @@ class Lake:
         configuration: Mapping[str, str] | None = None,
         description: str | None = None,
         location: str | None = None,
+        cluster_by: Sequence[str] = (),
     ) -> DeltaTable:
         """Create an empty table. schema: a pyarrow Schema, or {column: "SQL type [NOT NULL]"}.
 
-        location: where its files go, instead of below the lake's storage. TableExistsError, SchemaMismatchError.
+        location: where its files go, instead of below the lake's storage. cluster_by: columns (``a.b`` of a struct) that
+        OPTIMIZE sorts its rows by. TableExistsError, SchemaMismatchError.
         """
         with self.begin() as tx:
             tx.create_table(
-                table, schema, partition_by=partition_by, configuration=configuration, description=description, location=location
-            )
+                table, schema, partition_by=partition_by, configuration=configuration, description=description,
+                location=location, cluster_by=cluster_by,
+            )  # fmt: skip
         return self.table(table)
 
     def import_table(

@@ -61,6 +61,14 @@ class TableAlterer:
         with self._table._change(None, commit_properties, post_commithook_properties) as tx:
             alter.set_type(tx, self._table.name, tuple(column.split(".")), field_of(column, data_type).type)
 
+    def cluster_by(
+        self, columns: str | Sequence[str] | None, *, commit_properties: Any = None, post_commithook_properties: Any = None
+    ) -> None:
+        """Cluster the table by other columns (``a.b`` of a struct), or by none: what ``optimize()`` sorts rows by."""
+        named = [columns] if isinstance(columns, str) else columns or []
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
+            alter.cluster_by(tx, self._table.name, [tuple(c.split(".")) for c in named])
+
     def add_constraint(
         self, constraints: Mapping[str, str], *, commit_properties: Any = None,
         post_commithook_properties: Any = None,
@@ -169,6 +177,14 @@ class TableOptimizer:
         where = self._where(partition_filters, options)
         tell = self._tell(writer_properties, commit_properties, post_commithook_properties)
         return optimize.compact(self._table._lake, self._table.name, where, target_size, tell)
+
+    def cluster(
+        self, target_size: int | None = None, *, full: bool = False, writer_properties: Any = None,
+        commit_properties: Any = None, post_commithook_properties: Any = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Sort rows by the columns that the table is clustered by, where they are not yet; full: all of them anew."""
+        tell = self._tell(writer_properties, commit_properties, post_commithook_properties)
+        return optimize.cluster(self._table._lake, self._table.name, target_size, tell, full=full)
 
     def z_order(
         self, columns: Iterable[str], partition_filters: Filters | None = None, target_size: int | None = None, *,

@@ -26,6 +26,7 @@ from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, liter
 CONSTRAINT = "delta.constraints."
 GENERATED = "delta.generationExpression"
 DEFAULT = "CURRENT_DEFAULT"
+IDENTITY = "delta.identity.start"
 INVARIANT = "delta.invariants"
 MARK = "deltaduck rule "
 EXAMPLE = 200  # characters of a row that an error shows
@@ -106,7 +107,7 @@ def dependent(schema: Struct, configuration: Mapping[str, str], path: Sequence[s
 
 def is_filled(f: Field) -> bool:
     """Has the column a value of its own where a row has none?"""
-    return GENERATED in f.metadata or DEFAULT in f.metadata
+    return bool({GENERATED, DEFAULT, IDENTITY} & {*f.metadata})
 
 
 def guarded(

@@ -75,12 +75,14 @@ class Transaction:
     def create_table(
         self, table: str, schema: Any, *, partition_by: Sequence[str] | None = None,
         configuration: Mapping[str, str] | None = None, description: str | None = None, location: str | None = None,
+        cluster_by: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """Stage a new, empty table. TableExistsError, SchemaMismatchError, UnsupportedFeatureError."""
         self._require_open()
         if self.find(table) is not None:
             raise TableExistsError(f"table {table!r} exists already")
-        create.create(self, table, create.as_schema(self.lake.con, schema), partition_by, configuration, description, location)
+        fields = create.as_schema(self.lake.con, schema)
+        create.create(self, table, fields, partition_by, configuration, description, location, cluster_by)
 
     def drop_table(self, table: str) -> None:
         """Stage the removal of a table from the lake. Its files and its log stay where they are."""

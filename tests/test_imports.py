@@ -32,6 +32,8 @@ ROOMS = [
         "row_conflicts",
         "conflicts",
         "shapes",
+        "identity",
+        "clustering",
     ],
     ["add_actions", "properties"],
     ["row_views", "row_ids"],

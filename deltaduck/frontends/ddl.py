@@ -11,7 +11,7 @@ import pyarrow as pa
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from deltaduck import rules
+from deltaduck import identity, rules
 from deltaduck.errors import QueryError, SchemaMismatchError, UnsupportedFeatureError
 from deltaduck.frontends.words import Words
 from deltaduck.operations import alter, clone, convert, optimize, restore, vacuum
@@ -86,6 +86,8 @@ def _is_native(lake: Lake, tx: Any, name: str) -> bool:
 
 
 def _alter(words: Words, table: str) -> Staged:
+    if words.take("CLUSTER", "BY"):
+        return _cluster_by(words, table)
     action = words.name().upper()
     match action:
         case "ADD" if words.take("CONSTRAINT"):
@@ -132,12 +134,23 @@ def _alter(words: Words, table: str) -> Staged:
             keys = list(_properties(words))
             return _ended(words, lambda tx: alter.unset_properties(tx, table, keys, missing_ok=missing_ok))
     words.at -= 1
-    raise words.error("ADD, DROP, RENAME, ALTER COLUMN, SET or UNSET")
+    raise words.error("ADD, DROP, RENAME, ALTER COLUMN, CLUSTER BY, SET or UNSET")
 
 
 def _ended(words: Words, staged: Staged) -> Staged:
     words.end()
     return staged
+
+
+def _cluster_by(words: Words, table: str) -> Staged:
+    columns: list[tuple[str, ...]] = []
+    if not words.take("NONE"):
+        words.need("(")
+        columns.append(words.path())
+        while words.take(","):
+            columns.append(words.path())
+        words.need(")")
+    return _ended(words, lambda tx: alter.cluster_by(tx, table, columns))
 
 
 def _add_columns(words: Words, table: str) -> Staged:
@@ -271,6 +284,14 @@ def definition(tree: exp.Create) -> tuple[Struct, dict[str, str], str | None, st
     return Struct(tuple(columns)), {**properties, **constraints}, comment, location
 
 
+def clustering(tree: exp.Create) -> list[str]:
+    """The columns of CREATE TABLE ... CLUSTER BY (...)."""
+    found = tree.args["properties"].find(exp.ClusterProperty) if tree.args.get("properties") else None
+    return (
+        [".".join(p.name for p in c.parts) if isinstance(c, exp.Column) else c.name for c in found.expressions] if found else []
+    )
+
+
 def _column(column: exp.ColumnDef, constraints: dict[str, str]) -> Field:
     if column.args.get("kind") is None:
         raise QueryError(f"column {column.name!r} has no type")
@@ -289,6 +310,9 @@ def _column(column: exp.ColumnDef, constraints: dict[str, str]) -> Field:
                 f = _with(f, rules.GENERATED, rules.to_log(kind.this.unnest().sql("duckdb")))
             case exp.GeneratedAsIdentityColumnConstraint() as kind if kind.args.get("expression") is not None:
                 f = _with(f, rules.GENERATED, rules.to_log(kind.args["expression"].unnest().sql("duckdb")))
+            case exp.GeneratedAsIdentityColumnConstraint() as kind:
+                start, step = (int(kind.args[k].sql()) if kind.args.get(k) else 1 for k in ("start", "increment"))
+                f = replace(f, metadata={**f.metadata, **identity.metadata(start, step, always=bool(kind.this))})
             case kind:
                 raise UnsupportedFeatureError(f"column {column.name!r}: {kind.sql('duckdb')} is not supported: leave it out")
     return f
@@ -308,9 +332,10 @@ def _constraint(item: exp.Expr, constraints: dict[str, str]) -> None:
 
 
 def _optimize(lake: Lake, tx: Any, words: Words) -> Any:
-    """OPTIMIZE t [WHERE partitions] [ZORDER BY (columns)]"""
+    """OPTIMIZE t [FULL] [WHERE partitions] [ZORDER BY (columns)]"""
     words.take("TABLE")
     name = _table(words)
+    full = words.take("FULL")
     where = words.until("ZORDER") if words.take("WHERE") else None
     columns = None
     if words.take("ZORDER"):
@@ -322,8 +347,12 @@ def _optimize(lake: Lake, tx: Any, words: Words) -> Any:
         if listed:
             words.need(")")
     words.end()
+    if full and (where or columns):
+        raise UnsupportedFeatureError("OPTIMIZE ... FULL is of all files, by the columns that the table is clustered by")
     if tx is not None:
-        found = optimize.stage(tx, name, where, None, columns)
+        found = optimize.stage(tx, name, where, None, columns, full=full)
+    elif full:
+        found = optimize.cluster(lake, name, full=True)
     else:
         found = optimize.z_order(lake, name, columns, where) if columns else optimize.compact(lake, name, where)
     shown = {k: found[k] for k in ("numFilesAdded", "numFilesRemoved", "partitionsOptimized", "totalConsideredFiles")}

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from deltaduck import frames
+from deltaduck import frames, identity
 from deltaduck import predicate as predicates
 from deltaduck.errors import QueryError, UnsupportedFeatureError
 from deltaduck.frontends import from_items, references, rows, sql
 from deltaduck.protocol.schema import Field, quote, to_duckdb
+from deltaduck.rules import IDENTITY
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
@@ -28,21 +29,26 @@ def insert(lake: Lake, tx: Transaction, tree: exp.Insert, caller: FrameType | No
     name = sql.name_of(tree)
     columns = [i.name for i in tree.this.expressions] if isinstance(tree.this, exp.Schema) else None
     names = rows.columns_of(tx, name)
+    free = [n for n in names if IDENTITY not in rows.field_of(tx, name, n).metadata]
     where = tree.args.get("where")
     how: dict[str, Any] = {"mode": "overwrite" if tree.args.get("overwrite") or where else "append", "lenient": True}
     if where is not None:
         how["predicate"] = where.sql("duckdb")
     body = tree.expression
     if tree.args.get("default"):
-        return tx.write(name, sql.rows(lake, f"SELECT NULL AS {quote(names[0])}"), **how)
+        return tx.write(name, sql.rows(lake, f"SELECT NULL AS {quote((free or names)[0])}"), **how)
     if tree.args.get("with_"):
         body.set("with_", tree.args["with_"])
     if isinstance(body, exp.Values):
-        _fill_defaults(body, [rows.field_of(tx, name, c) for c in columns or names])
+        if columns is None and len(_width(body)) == len(free):
+            columns = free
+        columns = _fill_defaults(body, [rows.field_of(tx, name, c) for c in columns or names])
     read_before = len(tx.reads(name))
     query = sql.plan(lake, tx, references.render(body), caller)
     source = sql.rows(lake, query)
     if not tree.args.get("by_name"):
+        if columns is None and len(source.columns) != len(names):
+            columns = free
         source = sql.rows(lake, _by_position(query, source.columns, columns or names, name))
     counts = tx.write(name, source, **how)
     if (change := tx.change(name)) is not None:
@@ -50,12 +56,28 @@ def insert(lake: Lake, tx: Transaction, tree: exp.Insert, caller: FrameType | No
     return counts
 
 
-def _fill_defaults(values: exp.Values, fields: Sequence[Field]) -> None:
+def _width(values: exp.Values) -> list[exp.Expr]:
+    first = values.expressions[0]
+    return list(first.expressions) if isinstance(first, exp.Tuple) else [first]
+
+
+def _fill_defaults(values: exp.Values, fields: Sequence[Field]) -> list[str]:
+    """Say what DEFAULT stands for; the columns that have values then. Identity columns get theirs when rows are written."""
+    tuples = [row for row in values.expressions if isinstance(row, exp.Tuple)]
+    for i, f in reversed([*enumerate(fields)]):
+        asked = [IDENTITY in f.metadata and len(row.expressions) > i and rows.is_default(row.expressions[i]) for row in tuples]
+        if any(asked):
+            if not all(asked):
+                raise UnsupportedFeatureError(f"DEFAULT for identity column {f.name!r} must stand in every row, or in none")
+            for row in tuples:
+                row.set("expressions", [e for n, e in enumerate(row.expressions) if n != i])
+            fields = [*fields[:i], *fields[i + 1 :]]
     for row in values.expressions:
         if isinstance(row, exp.Tuple):
             for value, f in zip(row.expressions, fields, strict=False):
                 if rows.is_default(value):
                     value.replace(predicates.parse(rows.default(f)))
+    return [f.name for f in fields]
 
 
 def _by_position(query: str, given: list[str], columns: list[str], table: str) -> str:
@@ -74,12 +96,16 @@ def copy(lake: Lake, tx: Transaction, tree: exp.Copy, text: str) -> dict[str, in
     if snapshot is None:
         raise lake.not_found(name)
     given = tree.this.expressions if isinstance(tree.this, exp.Schema) else []
-    columns = [rows.field_of(tx, name, i.name).name for i in given] or snapshot.schema.names
+    held = [f for f in snapshot.schema if not identity.is_always(f)]
+    named = [rows.field_of(tx, name, i.name) for i in given]
+    if always := [f for f in named if identity.is_always(f)]:
+        raise identity.refuse(name, always[0])
+    columns = [f.name for f in named or held]
     table = from_items.temporary()
     target = sql.target_of(tree)
     assert target is not None
     start, end = target.parts[0].meta["start"], target.parts[-1].meta["end"] + 1
-    shape = ", ".join(f"{quote(f.name)} {to_duckdb(f.type)}" for f in snapshot.schema)
+    shape = ", ".join(f"{quote(f.name)} {to_duckdb(f.type)}" for f in held)
     sql.run(lake, f"CREATE TEMP TABLE {table} ({shape})")
     try:
         sql.run(lake, f"{text[:start]}{table}{text[end:]}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from deltaduck import casts
+from deltaduck import casts, identity
 from deltaduck.changes import Change
 from deltaduck.errors import QueryError, SchemaMismatchError, UnsupportedFeatureError
 from deltaduck.frames import Source
@@ -174,7 +174,10 @@ def _clause(
         owner = source_alias if w.when == NOT_MATCHED else alias
         condition = condition and rows.qualified(condition, names, owner)
         pairs = [(column, rows.qualified(value, names, owner)) for column, value in pairs]
-    values = _star(change, source_alias, types, w.but, cast) if w.star else {}
+    but = w.but
+    if w.action == "update":  # who finds a row by its identity does not mean to give it another
+        but |= {f.name.lower() for f in change.after.schema if identity.is_always(f)}
+    values = _star(change, source_alias, types, but, cast) if w.star else {}
     values |= rows.values_of(lake, tx, change, alias, pairs, caller, fresh=w.when == NOT_MATCHED)
     if w.action == "insert":
         missing = {f.name: rows.default(f) for f in change.after.schema if f.name not in values and rows.default(f) != "NULL"}
@@ -194,6 +197,8 @@ def _star(
         if f is None:
             problems.append(f"column {name!r} of the source is not in the table: name the columns, or merge the schemas")
             continue
+        if identity.is_always(f):
+            raise identity.refuse(change.name, f)
         if cast == "exact" and given is not None and (why := casts.misfit(given, f.type, f.name)):
             problems.append(why)
         value = f"{quote(source_alias)}.{quote(name)}"

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import duckdb
 from sqlglot import exp
 
+from deltaduck import identity
 from deltaduck import predicate as predicates
 from deltaduck.changes import Change
 from deltaduck.errors import QueryError, SchemaMismatchError, UnsupportedFeatureError
 from deltaduck.frontends import references, sql
 from deltaduck.operations.merge import Clause, Effect, Search, change_rows
 from deltaduck.protocol.schema import DataType, Field, Struct, literal, quote, to_duckdb
+from deltaduck.rules import IDENTITY
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
@@ -108,6 +110,10 @@ def values_of(
         if path in seen:
             raise QueryError(f"column {'.'.join(path)!r} is set twice")
         seen.add(path)
+        if is_default(value) and fresh and IDENTITY in f.metadata:
+            continue
+        if identity.is_always(f):
+            raise identity.refuse(change.name, f)
         text = default(f) if is_default(value) else planned(lake, tx, value, caller)
         if len(path) > 1:
             old = out.get(f.name) or (f"CAST(NULL AS {to_duckdb(f.type)})" if fresh else f"{quote(alias)}.{quote(f.name)}")

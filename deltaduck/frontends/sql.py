@@ -13,7 +13,7 @@ import pyarrow as pa
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from deltaduck import frames, predicate, scan, telemetry
+from deltaduck import clustering, frames, predicate, scan, telemetry
 from deltaduck.errors import QueryError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
 from deltaduck.frontends import ddl, references
@@ -309,6 +309,7 @@ def _create(lake: Lake, tx: Any, tree: exp.Create, caller: FrameType | None) -> 
     properties = tree.args.get("properties")
     parts = properties.find(exp.PartitionedByProperty) if properties else None
     partition_by = [i.name for i in parts.this.expressions] if parts else None
+    cluster_by = ddl.clustering(tree)
     columns, properties, comment, location = ddl.definition(tree)
     if tree.expression is not None:
         query = plan(lake, tx, tree.expression.sql("duckdb"), caller)
@@ -320,10 +321,15 @@ def _create(lake: Lake, tx: Any, tree: exp.Create, caller: FrameType | None) -> 
         counts: dict[str, int] = tx.write(
             name, rows(lake, query), partition_by=partition_by, configuration=properties, description=comment, **how
         )
+        if cluster_by:
+            tx.stage(clustering.clustered(tx.change(name), [tuple(c.split(".")) for c in cluster_by]))
         return counts
     if replace:
         raise UnsupportedFeatureError(f"CREATE OR REPLACE TABLE {name} needs AS SELECT: the table exists")
     if not isinstance(tree.this, exp.Schema):
         raise QueryError(f"CREATE TABLE {name} needs columns or AS SELECT")
-    tx.create_table(name, columns, partition_by=partition_by, configuration=properties, description=comment, location=location)
+    tx.create_table(
+        name, columns, partition_by=partition_by, configuration=properties, description=comment, location=location,
+        cluster_by=cluster_by,
+    )  # fmt: skip
     return {}

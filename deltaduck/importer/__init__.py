@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltaduck import commit as commits
-from deltaduck import row_views, skip_index, storage
+from deltaduck import identity, row_views, skip_index, storage
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
@@ -176,6 +176,8 @@ class Job:
         found = snapshots.all_skip_columns(catalog, self.resumed) if self.resumed else []
         columns = skip_index.plan(found, stats.skip_columns(after.schema, after.partition_columns, after.configuration))
         (skip_index.redefine if self.resumed else skip_index.create)(catalog, table_id, columns)
+        if self.resumed:
+            identity.follow(catalog, table_id, after.schema)
         commit_ms = self._add_versions(con, segment, table_id)
         for kind in ACTIONS:
             for batch in replay.rows(con, f"replay_{kind}", table_id=table_id, base=base):

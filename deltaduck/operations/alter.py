@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from deltaduck import clustering, rules, scan
 from deltaduck import predicate as predicates
-from deltaduck import rules, scan
 from deltaduck.changes import Change
 from deltaduck.errors import ConstraintViolationError, SchemaMismatchError, TableExistsError, UnsupportedFeatureError
 from deltaduck.operations.create import change_schema, check_table_name, index_columns
@@ -113,6 +113,7 @@ def drop_columns(tx: Transaction, table: str, paths: Sequence[Path], *, missing_
         schema = _in_struct(schema, path, members)
     if not schema.without(change.after.partition_columns).fields:
         raise SchemaMismatchError(f"table {table!r}: a table needs a column that it is not partitioned by")
+    clustering.require_free(tx.lake.catalog, change, schema)
     _require_readable(tx, change, schema)
     parameters = {"columns": json.dumps([".".join(path) for path in paths])}
     _stage(tx, change, "DROP COLUMNS", parameters, schema=schema)
@@ -158,10 +159,21 @@ def set_default(tx: Transaction, table: str, column: str, expression: str | None
     """Stage the value of a column in new rows that say nothing of it."""
 
     def edit(f: Field) -> Field:
+        if rules.IDENTITY in f.metadata:
+            raise SchemaMismatchError(f"table {table!r}: identity column {f.name!r} has values of its own, and no default")
         metadata = {k: v for k, v in f.metadata.items() if k != DEFAULT}
         return replace(f, metadata=metadata if expression is None else {**metadata, DEFAULT: rules.to_log(expression)})
 
     change_column(tx, table, (column,), edit)
+
+
+def cluster_by(tx: Transaction, table: str, columns: Sequence[Path]) -> None:
+    """Stage the columns that OPTIMIZE lays rows near each other by; none ends that. Files stay as they are until then."""
+    change = begin(tx, table)
+    old = clustering.names(clustering.current(tx.lake.catalog, change), change.after.schema)
+    new = [".".join(path) for path in columns]
+    parameters = {"oldClusteringColumns": ",".join(old), "newClusteringColumns": ",".join(new)}
+    _stage(tx, clustering.clustered(change, columns), "CLUSTER BY", parameters)
 
 
 def add_constraint(tx: Transaction, table: str, name: str, expression: str) -> None:

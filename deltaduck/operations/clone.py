@@ -9,8 +9,8 @@ from urllib.parse import quote as quote_path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deltaduck import clustering, storage
 from deltaduck import snapshot as snapshots
-from deltaduck import storage
 from deltaduck.errors import StorageError, TableExistsError, UnsupportedFeatureError
 from deltaduck.operations.create import create
 from deltaduck.operations.files import version_files
@@ -31,6 +31,8 @@ def shallow_clone(tx: Transaction, name: str, source: str, version: int | None =
         raise UnsupportedFeatureError(f"table {source!r} is not committed yet: clone it after this transaction")
     change = create(tx, name, snapshot.schema, snapshot.partition_columns, snapshot.configuration, snapshot.description)
     change.after = replace(change.after, protocol=snapshot.protocol)
+    if columns := clustering.in_force(tx.lake.catalog, snapshot):
+        change.clustering = columns
     files = version_files(tx.lake.catalog, snapshot, change.skip, snapshots.all_skip_columns(tx.lake.catalog, snapshot))
     if pc.any(pc.is_valid(files["deleted_ms"])).as_py():
         raise StorageError(f"table {source!r} version {snapshot.version} cannot be cloned: VACUUM has deleted files of it")

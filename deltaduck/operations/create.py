@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from deltaduck import casts, rules, skip_index, storage
+from deltaduck import casts, clustering, identity, rules, skip_index, storage
 from deltaduck.changes import Change, layout
 from deltaduck.errors import SchemaMismatchError
 from deltaduck.protocol import log, mapping, row_tracking, stats, widening
@@ -37,6 +37,7 @@ def create(
     configuration: Mapping[str, str] | None = None,
     description: str | None = None,
     location: str | None = None,
+    cluster_by: Sequence[str] = (),
 ) -> Change:
     """Stage a new, empty table."""
     check_table_name(name)
@@ -45,6 +46,7 @@ def create(
     configuration = {k: str(v) for k, v in (configuration or {}).items()}
     check_properties(configuration)
     configuration = row_tracking.completed({k: v for k, v in configuration.items() if k not in IN_COMMIT_SINCE})
+    identity.check(schema, partition_columns)
     schema, configuration = mapping.assigned(schema, configuration)
     rules.validate(tx.lake.con.cursor(), schema, configuration)
     place = storage.normalize(location, tx.lake.catalog.access) if location else tx.lake.place(name)
@@ -58,6 +60,9 @@ def create(
     )  # fmt: skip
     change = Change(None, after, index_columns(after, []), operation="CREATE TABLE")
     change.parameters = {"partitionBy": json.dumps(partition_columns), "properties": json.dumps(configuration, sort_keys=True)}
+    if cluster_by:
+        change = clustering.clustered(change, [tuple(c.split(".")) for c in cluster_by])
+        change.parameters["clusterBy"] = json.dumps(list(cluster_by))
     tx.stage(change)
     return change
 

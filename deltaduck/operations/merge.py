@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from deltaduck import casts, parquet, scan
+from deltaduck import casts, identity, parquet, scan
+from deltaduck.catalog import Catalog
 from deltaduck.changes import Change
 from deltaduck.errors import ConstraintViolationError, SchemaMismatchError
 from deltaduck.operations import marking, rewrite
 from deltaduck.predicate import Condition
 from deltaduck.protocol.features import check_writable
 from deltaduck.protocol.schema import Field, Struct, quote, to_duckdb
+from deltaduck.rules import IDENTITY
 
 if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
@@ -118,7 +120,7 @@ def change_rows(tx: Transaction, change: Change, search: Search, clauses: Sequen
     if search.on is None and search.source is None and clauses[0].action == "delete":
         rewrite.remove_all(tx, change, files, effect)
         return effect
-    with _changes(search.connection or tx.lake.con.cursor(), change, search, clauses, files, effect) as found:
+    with _changes(tx.lake.catalog, search.connection or tx.lake.con.cursor(), change, search, clauses, files, effect) as found:
         effect.scan_ms = _ms(start)
         rewrite.replace(tx, change, found, effect)
     effect.rewrite_ms = _ms(start) - effect.scan_ms
@@ -141,13 +143,14 @@ def _ms(start: float) -> int:
 
 @contextmanager
 def _changes(
-    con: Any, change: Change, search: Search, clauses: Sequence[Clause], files: pa.Table, effect: Effect
+    catalog: Catalog, con: Any, change: Change, search: Search, clauses: Sequence[Clause], files: pa.Table, effect: Effect
 ) -> Iterator[Found]:
     table = next(_names)
     try:
         try:
             con.execute(f"CREATE TEMP TABLE {table} AS {_query(con, change, search, clauses, files)}")
             _check_repeats(con, change, search, table, files, clauses)
+            _number(catalog, con, change, table, clauses)
             yield _found(con, table, clauses, files, effect, count="count(DISTINCT place)" if search.source else "count(*)")
         finally:
             con.execute(f"DROP TABLE IF EXISTS {table}")
@@ -222,7 +225,7 @@ def _value(f: Field, clause: Clause, values: Mapping[str, str], target: str) -> 
         return casts.required(f"CAST(({values[f.name]}) AS {to_duckdb(f.type)})", f)
     if clause.action == "update":
         return f"{quote(target)}.{quote(f.name)}"
-    if not f.nullable:
+    if not f.nullable and IDENTITY not in f.metadata:
         raise SchemaMismatchError(f"column {f.name!r} is NOT NULL, and the INSERT gives it no value")
     return "NULL"
 
@@ -247,6 +250,21 @@ def _check_repeats(con: Any, change: Change, search: Search, table: str, files: 
         f"table {change.name!r}: several rows of the source match one row and would change it: ({row}). "
         "Let the source have one row per key, or make the condition stricter; nothing was changed"
     )
+
+
+def _number(catalog: Catalog, con: Any, change: Change, table: str, clauses: Sequence[Clause]) -> None:
+    """Give rows that come without one a value of the identity columns."""
+    for i, f in enumerate(change.after.schema):
+        if IDENTITY not in f.metadata:
+            continue
+        without = [
+            str(n) for n, c in enumerate(clauses) if c.action == "insert" and f.name.lower() not in map(str.lower, c.values)
+        ]
+        rows = f"SELECT rowid AS place, row_number() OVER () - 1 AS n FROM {table} WHERE clause IN ({', '.join(without)})"
+        count = con.execute(f"SELECT count(*) FROM ({rows})").fetchall()[0][0] if without else 0
+        if count:
+            first, step = identity.take(catalog, change, f, count), f.metadata.get(identity.STEP, 1)
+            con.execute(f"UPDATE {table} SET c{i} = {first} + {step} * new.n FROM ({rows}) new WHERE {table}.rowid = new.place")
 
 
 def _found(con: Any, table: str, clauses: Sequence[Clause], files: pa.Table, effect: Effect, count: str) -> Found:

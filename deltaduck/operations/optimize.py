@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltaduck import parquet, scan, storage
+from deltaduck import clustering, identity, parquet, scan, storage
 from deltaduck.catalog.base import now_ms
 from deltaduck.changes import Change
 from deltaduck.errors import CommitConflictError, SchemaMismatchError
@@ -77,13 +77,22 @@ def z_order(
     return _commit(lake, table, where, target_size, columns, tell)
 
 
-def stage(
-    tx: Transaction, table: str, where: str | None = None, target_size: int | None = None, columns: Sequence[str] | None = None
+def cluster(
+    lake: Lake, table: str, target_size: int | None = None, tell: Tell | None = None, *, full: bool = False
 ) -> dict[str, Any]:
+    """Sort rows by the columns that the table is clustered by, and commit: those of files that are not sorted yet, or small,
+    or of all files. deltalake's metrics."""
+    return _commit(lake, table, None, target_size, None, tell, full=full)
+
+
+def stage(
+    tx: Transaction, table: str, where: str | None = None, target_size: int | None = None,
+    columns: Sequence[str] | None = None, *, full: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """The same inside of a transaction."""
     change = begin(tx, table)
     change_data.tell_staged(tx, change)
-    considered, groups = _write(tx.lake, tx, change, where, target_size, columns)
+    considered, groups = _write(tx.lake, tx, change, where, target_size, columns, full=full)
     for group in groups:
         tx.remove(change, group.removes, data_change=False)
         tx.add(change, group.adds, group.files)
@@ -92,11 +101,12 @@ def stage(
 
 
 def _commit(
-    lake: Lake, table: str, where: str | None, target_size: int | None, columns: Sequence[str] | None, tell: Tell | None
-) -> dict[str, Any]:
+    lake: Lake, table: str, where: str | None, target_size: int | None, columns: Sequence[str] | None, tell: Tell | None,
+    *, full: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     tx, change = _begun(lake, table, tell)
     read = change.after
-    considered, groups = _write(lake, tx, change, where, target_size, columns)
+    considered, groups = _write(lake, tx, change, where, target_size, columns, full=full)
     try:
         for attempt in range(ATTEMPTS):
             for group in groups:
@@ -128,7 +138,9 @@ def _begun(lake: Lake, table: str, tell: Tell | None) -> tuple[Transaction, Chan
 
 def _is_other(now: Snapshot, then: Snapshot) -> bool:
     """Would the files be written otherwise now?"""
-    return (now.schema, now.partition_columns, now.table_id) != (then.schema, then.partition_columns, then.table_id)
+    return (identity.unmarked(now.schema), now.partition_columns, now.table_id) != (
+        identity.unmarked(then.schema), then.partition_columns, then.table_id,
+    )  # fmt: skip
 
 
 def _still_there(tx: Transaction, change: Change, groups: Sequence[Group]) -> list[Group]:
@@ -145,8 +157,9 @@ def _still_there(tx: Transaction, change: Change, groups: Sequence[Group]) -> li
 
 
 def _write(
-    lake: Lake, tx: Transaction, change: Change, where: str | None, target_size: int | None, columns: Sequence[str] | None
-) -> tuple[int, list[Group]]:
+    lake: Lake, tx: Transaction, change: Change, where: str | None, target_size: int | None, columns: Sequence[str] | None,
+    *, full: bool = False,
+) -> tuple[int, list[Group]]:  # fmt: skip
     """How many files there are, and the groups of them that were written anew."""
     table = change.after
     target = target_size or size_bytes(table.configuration, "delta.targetFileSize", TARGET_FILE_SIZE)
@@ -154,6 +167,15 @@ def _write(
     files = tx.files(change)  # not as read: who moves rows about does not care for what they say
     if where is not None:
         files = _matching(con, table, files, where)
+    by = clustering.names(clustering.current(lake.catalog, change), table.schema)
+    if full and not by:
+        raise SchemaMismatchError(f"OPTIMIZE {table.name} FULL: the table is not clustered: ALTER TABLE ... CLUSTER BY first")
+    if by:
+        if columns is not None:
+            raise SchemaMismatchError(f"table {table.name!r} is clustered by {', '.join(by)}: OPTIMIZE it without ZORDER BY")
+        chosen = clustering.pending(lake.catalog, change, files, int(target * FULL), full=full)
+        sorted_groups = _sorted_groups(con, change, chosen, target, by)
+        return files.num_rows, [replace(g, adds=clustering.marked(g.adds)) for g in sorted_groups]
     if columns is not None:
         if not columns:
             raise SchemaMismatchError("ZORDER BY needs a column")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deltaduck import clustering, identity, storage
 from deltaduck import snapshot as snapshots
-from deltaduck import storage
 from deltaduck.errors import StorageError
 from deltaduck.operations.alter import begin
 from deltaduck.operations.create import NEVER_UNIFORM, index_columns
@@ -42,11 +42,14 @@ def restore(
     if not protocol_downgrade_allowed:
         protocol = with_features(change.after.protocol, writer_features(protocol))
     configuration = mapping.counted(then.configuration, change.after.configuration)
+    schema = identity.marked_since(then.schema, change.after.schema)
     after = replace(
-        change.after, schema=then.schema, partition_columns=then.partition_columns, configuration=configuration,
+        change.after, schema=schema, partition_columns=then.partition_columns, configuration=configuration,
         description=then.description, protocol=protocol, uniform_since=NEVER_UNIFORM,
     )  # fmt: skip
     change = change.restaged(after, index_columns(after, [*change.known, *change.skip]))
+    if (columns := clustering.in_force(lake.catalog, then)) != clustering.current(lake.catalog, change):
+        change.clustering = columns
     wanted = version_files(lake.catalog, then, change.skip, change.known)
     back = _without(wanted, now)
     if missing := _missing(lake, then, back):

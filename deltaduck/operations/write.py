@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
-from deltaduck import casts, parquet
+from deltaduck import casts, clustering, identity, parquet
 from deltaduck.catalog.base import now_ms
 from deltaduck.changes import Change
 from deltaduck.errors import (
@@ -112,6 +112,7 @@ def _with_schema(
     elif schema_mode == "overwrite":
         schema = mapping.kept(source.schema(), change.after.schema)
         parts = change.after.partition_columns if partition_by is None else partition_by
+        clustering.require_free(tx.lake.catalog, change, schema)
         changed = change_schema(change, schema, checked_partitions(schema, parts))
     else:
         return change
@@ -137,6 +138,11 @@ def remove_all(tx: Transaction, change: Change) -> None:
 
 
 def _append(tx: Transaction, change: Change, source: Source, rows: str | None = None, *, lenient: bool) -> dict[str, int]:
+    with identity.numbered(tx.lake.catalog, change, source) as numbered:
+        return _append_rows(tx, change, numbered, rows, lenient=lenient)
+
+
+def _append_rows(tx: Transaction, change: Change, source: Source, rows: str | None, *, lenient: bool) -> dict[str, int]:
     after = change.after
     try:
         columns = casts.projection(source.given(), after.schema, lenient=lenient)

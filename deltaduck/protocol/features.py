@@ -21,6 +21,7 @@ READER_FEATURES = frozenset(
 WRITER_FEATURES = frozenset({
     "timestampNtz", "appendOnly", "invariants", "checkConstraints", "generatedColumns", "allowColumnDefaults", "domainMetadata",
     "deletionVectors", "v2Checkpoint", "columnMapping", "typeWidening", "changeDataFeed", "rowTracking", "inCommitTimestamp",
+    "identityColumns", "clustering",
 })  # fmt: skip
 LEGACY_FEATURES = {  # what each writer version before 7 adds
     2: ("appendOnly", "invariants"), 3: ("checkConstraints",), 4: ("changeDataFeed", "generatedColumns"),
@@ -84,6 +85,7 @@ _COLUMN_FEATURES = {
     "delta.invariants": "invariants",
     "delta.generationExpression": "generatedColumns",
     "CURRENT_DEFAULT": "allowColumnDefaults",
+    "delta.identity.start": "identityColumns",
 }
 
 
@@ -113,7 +115,8 @@ def with_features(current: Protocol, wanted: set[str]) -> Protocol:
     """`current`, or the least protocol above it that has the features too: every one of them in an explicit list."""
     wanted = wanted | {_IMPLIED[f] for f in wanted if f in _IMPLIED}
     have, readers = writer_features(current), {*(current.reader_features or ())}
-    if wanted <= have and wanted & READER_FEATURES <= readers:
+    implied = {"columnMapping"} if current.min_reader_version == 2 else set()
+    if wanted <= have and wanted & READER_FEATURES <= readers | implied:
         return current
     readers |= wanted & READER_FEATURES
     reader_version = 3 if readers else current.min_reader_version

@@ -110,7 +110,8 @@ def carried(old: SkipColumn, new: SkipColumn) -> list[tuple[str, str]]:
     found = []
     for (name, _), (source, _) in zip(new.definitions(), old.definitions(), strict=True):
         if (old.type, new.type) == ("date", "timestamp_ntz") and source != old.nulls:  # days are microseconds now
-            source = f"CASE WHEN {source} BETWEEN -100000000 AND 100000000 THEN {source} * 86400000000 END"
+            end = 999 if name == new.max else 0  # as derived: statistics cut a maximum to milliseconds
+            source = f"CASE WHEN {source} BETWEEN -100000000 AND 100000000 THEN {source} * 86400000000 + {end} END"
         found.append((name, source))
     return found
 

@@ -55,9 +55,9 @@ VALUES (:table_id, :version, :commit_ms, :commit_id, :read_version, 0, :commit_i
 -- name: insert_metadata
 -- A metaData action.
 INSERT INTO dl_metadata_updates (table_id, version, action_order, id, name, description, format_provider, format_options,
-    schema_string, partition_columns, created_time, configuration)
+    schema_string, partition_columns, created_time, configuration, only_marks)
 VALUES (:table_id, :version, 2, :id, :name, :description, 'parquet', '{}',
-    :schema_string, :partition_columns, :created_time, :configuration);
+    :schema_string, :partition_columns, :created_time, :configuration, :only_marks);
 
 -- name: insert_protocol
 -- A protocol action.
@@ -115,6 +115,43 @@ SELECT count(*) FROM dl_remove_files WHERE table_id = :table_id AND version = :v
 -- name: is_committed
 -- Did that transaction commit?
 SELECT version FROM dl_table_versions WHERE table_id = :table_id AND commit_id = :commit_id;
+
+-- name: insert_clustering
+-- The columns that a table is clustered by, as a domainMetadata action.
+INSERT INTO dl_domain_metadata (table_id, version, action_order, domain, configuration, removed)
+VALUES (:table_id, :version, :action_order, 'delta.clustering', :configuration, FALSE);
+
+-- name: clustering_at
+-- The columns that a version is clustered by.
+SELECT configuration, removed FROM dl_domain_metadata
+WHERE table_id = :table_id AND domain = 'delta.clustering' AND version <= :version
+ORDER BY version DESC LIMIT 1;
+
+-- name: clustering_providers
+-- Live files that somebody has clustered, and who.
+SELECT version, action_order, clustering_provider FROM dl_add_files
+WHERE table_id = :table_id AND removed_version IS NULL AND clustering_provider IS NOT NULL;
+
+-- name: insert_identity
+-- An identity column, whose values are given out from here on.
+INSERT INTO dl_identity (table_id, column_name, next_value) VALUES (:table_id, :column_name, :next_value)
+ON CONFLICT DO NOTHING;
+
+-- name: take_identity
+-- A range of values of an identity column: nobody else gets it, whatever becomes of this commit.
+UPDATE dl_identity SET next_value = next_value + :span
+WHERE table_id = :table_id AND column_name = :column_name
+RETURNING next_value;
+
+-- name: raise_identity
+-- Go on after values that somebody else's commits may have used.
+UPDATE dl_identity SET next_value = :next_value
+WHERE table_id = :table_id AND column_name = :column_name AND next_value < :next_value;
+
+-- name: lower_identity
+-- The same where values fall.
+UPDATE dl_identity SET next_value = :next_value
+WHERE table_id = :table_id AND column_name = :column_name AND next_value > :next_value;
 
 -- name: insert_outbox
 -- The publication that this commit owes.

@@ -3,7 +3,7 @@
 -- Of one commit's reasons, its schema or properties come before the protocol that these ask for.
 SELECT version, reason FROM (
     SELECT version, 'its schema or properties were changed' AS reason
-    FROM dl_metadata_updates WHERE table_id = :table_id AND version > :read_version
+    FROM dl_metadata_updates WHERE table_id = :table_id AND version > :read_version AND only_marks IS NOT TRUE
     UNION ALL
     SELECT version, 'its protocol was changed'
     FROM dl_protocol_updates WHERE table_id = :table_id AND version > :read_version

@@ -15,6 +15,10 @@ FROM dl_tables t
 JOIN dl_table_versions v ON v.table_id = t.table_id AND v.version = :version
 WHERE t.name_key = :name_key AND t.dropped_ms = 0;
 
+-- name: schema_at
+-- The schema that a version has.
+SELECT schema_string FROM dl_metadata_updates WHERE table_id = :table_id AND version <= :version ORDER BY version DESC LIMIT 1;
+
 -- name: schema_strings
 -- Every schema that a table has had.
 SELECT DISTINCT schema_string FROM dl_metadata_updates WHERE table_id = :table_id AND schema_string IS NOT NULL;

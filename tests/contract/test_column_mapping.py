@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import handmade as h
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -118,6 +119,7 @@ def test_rows_change_merge_and_move_as_ever(t: Lake) -> None:
     expected = [(1, "mon", {"x": 9, "y": "z"}, 0.5), (2, "tue", None, 2.5), (5, None, None, 5.5)]
     assert t.sql("SELECT * FROM t ORDER BY key").fetchall() == expected
     assert t.table("t").files("n > 5").num_rows == 1
+    assert not t.fsck()
     t.sql("RESTORE TABLE t TO VERSION AS OF 1")
     assert t.sql("SELECT id, s.x FROM t ORDER BY id").fetchall() == [(1, 1), (2, None)]
 
@@ -236,3 +238,21 @@ def test_a_struct_keeps_a_field_that_its_files_have(t: Lake) -> None:
         t.sql("ALTER TABLE t DROP COLUMNS (s.x, s.y)")
     t.sql("ALTER TABLE t DROP COLUMN s.x")
     assert t.sql("SELECT s FROM t ORDER BY id").fetchall() == [({"y": "a", "z": None},), (None,)]
+
+
+@pytest.mark.parametrize("mode", ["name", "id"])
+def test_a_table_that_spark_mapped_is_written_on(lake: Lake, tmp_path: Path, mode: str) -> None:
+    """Spark's own protocol for it is (2, 5), which lists no features."""
+    path = tmp_path / "t"
+    fields = [h.field("id", "long", physical="col-1", mapped_id=1), h.field("day", "string", physical="col-2", mapped_id=2)]
+    rows = pa.table([pa.array([1, 2])], schema=pa.schema([pa.field("col-1", pa.int64(), metadata={"PARQUET:field_id": "1"})]))
+    settings = {"columnMapping__mode": mode, "columnMapping__maxColumnId": "2"}
+    added = h.add(path, "ab/one.parquet", rows, partition={"col-2": "mon"})
+    h.commit(path, 0, h.protocol(2, 5), h.metadata(*fields, partition_by=["day"], **settings), added)
+    lake.import_table(path)
+    lake.sql("INSERT INTO t VALUES (3, 'tue'); UPDATE t SET id = 20 WHERE id = 2; ALTER TABLE t RENAME COLUMN day TO d")
+    lake.sql("ALTER TABLE t ADD COLUMN x INT; INSERT INTO t VALUES (4, 'wed', 5)")
+    assert lake.sql("FROM t ORDER BY id").fetchall() == [(1, "mon", None), (3, "tue", None), (4, "wed", 5), (20, "mon", None)]
+    assert lake.table("t").files("d = 'mon'").num_rows == 1
+    detail = lake.table("t").detail()
+    assert (detail["min_reader_version"], detail["min_writer_version"]) == (2, 5)

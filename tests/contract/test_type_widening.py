@@ -61,6 +61,7 @@ def test_every_widening_of_the_protocol(lake: Lake, log: Log) -> None:
     }
     for predicates in kept.values():
         assert [lake.table("t").files(p).num_rows for p in predicates] == [2, 1, 1, 0], predicates
+    assert not lake.fsck()
     assert lake.table("t").rebuild_index() == 2
     for predicates in kept.values():
         assert [lake.table("t").files(p).num_rows for p in predicates] == [2, 1, 1, 0], predicates
@@ -72,6 +73,7 @@ def test_a_float_is_found_as_the_double_that_it_is(lake: Lake) -> None:
     for _ in range(2):
         assert lake.sql("SELECT count(*) FROM t WHERE x > 0.1 AND x < 0.2").fetchall() == [(1,)]
         assert lake.sql("SELECT count(*) FROM t WHERE x < 0.7 AND x > 0.6").fetchall() == [(1,)]
+        assert not lake.fsck()
         lake.table("t").rebuild_index()
 
 

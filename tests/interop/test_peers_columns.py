@@ -70,6 +70,18 @@ def test_wider_columns(lake: Lake, duckdb_delta: Any, as_text: AsText) -> None: 
     ], duckdb_delta.read, as_text)  # fmt: skip
 
 
+def test_clustered_and_counted(lake: Lake, able: Read, as_text: AsText) -> None:
+    check(lake, [
+        "CREATE TABLE t (id BIGINT GENERATED ALWAYS AS IDENTITY, x INT, y INT) CLUSTER BY (x, y)",
+        "INSERT INTO t VALUES (3, 1), (1, 2)",
+        "INSERT INTO t VALUES (2, 2)",
+        "OPTIMIZE t",
+        "ALTER TABLE t CLUSTER BY (id)",
+        "INSERT INTO t VALUES (0, 0)",
+        "OPTIMIZE t",
+    ], able, as_text)  # fmt: skip
+
+
 def test_columns_mapped_by_number(lake: Lake, able: Read, as_text: AsText) -> None:
     check(lake, [
         "CREATE TABLE t (n INT, g VARCHAR, s STRUCT(x INT)) PARTITIONED BY (g) TBLPROPERTIES ('delta.columnMapping.mode' = 'id')",
