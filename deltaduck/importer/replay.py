@@ -53,7 +53,7 @@ def replay(
         if bad := con.execute(sql("replay_bad_file")).fetchall():
             version, kind, what = bad[0]
             raise LogCorruptError(f"version {version} of the log holds an {kind} action without a valid {what}")
-    except duckdb.Error as e:
+    except (duckdb.Error, RuntimeError) as e:  # RuntimeError: names of columns that are no text, which Python cannot be told
         con.close()
         raise LogCorruptError(f"the log at {location} cannot be read: {str(e).splitlines()[0]}") from e
     except BaseException:
