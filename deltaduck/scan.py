@@ -39,7 +39,8 @@ def scan_sql(
         return empty_sql(snapshot.schema, dict.fromkeys(re.findall(r" AS (\w+)(?=,|$)", extra), "BIGINT"))
     paths, values = _lists(connection, snapshot, files)
     names: file_values.Names = {}
-    if mapping.mode(snapshot.configuration) == "id":
+    uniform = is_uniform(snapshot, files) and not stored
+    if mapping.mode(snapshot.configuration) == "id" and not uniform:
         names = file_values.names_by_id(
             connection, paths, snapshot.schema.without(snapshot.partition_columns), columns=bool(stored)
         )
@@ -53,7 +54,6 @@ def scan_sql(
             if COMPARES_AS_STORED and widening.is_widened(Struct((f,))):  # no filter is pushed below this
                 value = f"CASE WHEN file_index >= 0 THEN {value} END"
         select.append(f"{value} AS {quote(f.name)}")
-    uniform = is_uniform(snapshot, files) and not stored and not names
     source = read_parquet(paths, snapshot, uniform=uniform, stored=stored or {}, names=names)
     if (rows := only or deletions.of(snapshot.location, files)) is not None:
         listed = f"(SELECT dl_file, dl_row FROM read_parquet({literal(rows)})) dl_listed"
