@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deltaduck.errors import LogCorruptError, UnsupportedFeatureError
+from deltaduck.errors import UnsupportedFeatureError
 from deltaduck.protocol import mapping
 from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, literal, quote, to_duckdb, uses
 
@@ -35,7 +35,7 @@ def names_by_id(connection: Any, files: str, schema: Struct, *, columns: bool) -
 
     files: SQL for a list of their names, by which file_index counts. columns: of top-level columns too.
     """
-    wanted = {field_id(f): f.physical_name for depth, f in _members(schema) if columns or depth}
+    wanted = {mapping.number_of(f): f.physical_name for depth, f in _members(schema) if columns or depth}
     if not wanted:
         return {}
     rows = connection.execute(NAMES_BY_ID.format(files=files, ids=", ".join(map(str, wanted)))).fetchall()
@@ -59,16 +59,8 @@ def _members(type_: DataType, depth: int = 0) -> Iterator[tuple[int, Field]]:
             yield from _members(value, depth)
 
 
-def field_id(f: Field) -> int:
-    """LogCorruptError when it has none, in a table whose columns are mapped by id."""
-    value = f.metadata.get(mapping.ID)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise LogCorruptError(f"column {f.name!r} has no id, and the table's columns are mapped by id")
-    return value
-
-
 def renamed(f: Field, names: Names) -> tuple[list[str], str] | None:
-    return names.get(field_id(f)) if names else None
+    return names.get(mapping.number_of(f)) if names else None
 
 
 def type_in_files(type_: DataType, names: Names) -> DataType:

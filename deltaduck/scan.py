@@ -170,9 +170,7 @@ def schema_map(snapshot: Snapshot, stored: Mapping[str, str] | None = None, name
     columns = [(i, f) for i, f in enumerate(snapshot.schema) if f.name not in snapshot.partition_columns]
     aliases = {f.physical_name: column_alias(snapshot.schema, i) for i, f in columns}
     if mapping.mode(snapshot.configuration) == "id" and not stored:
-        kinds = [
-            (str(file_values.field_id(f)), f.physical_name, file_values.type_in_files(f.type, names or {})) for _, f in columns
-        ]
+        kinds = [(str(mapping.number_of(f)), f.physical_name, file_values.type_in_files(f.type, names or {})) for _, f in columns]
     else:
         found = file_values.type_in_files(Struct(tuple(f for _, f in columns)), names or {})
         kinds = [(literal(f.name), f.name, f.type) for f in found]  # type: ignore[union-attr]
