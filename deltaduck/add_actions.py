@@ -18,7 +18,7 @@ import pyarrow.fs as pa_fs
 from deltaduck import deletions, scan, storage
 from deltaduck.errors import QueryError, UnsupportedFeatureError
 from deltaduck.protocol import partitions, stats
-from deltaduck.protocol.schema import DataType, Struct, decimal_of, literal, quote, to_arrow, to_duckdb
+from deltaduck.protocol.schema import DataType, Struct, decimal_of, literal, quote, to_arrow, to_duckdb, uses
 from deltaduck.snapshot import Snapshot
 
 OPERATORS = {"=": "=", "==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">=", "in": "IN", "not in": "NOT IN"}
@@ -67,7 +67,7 @@ def dataset(
 
     if not is_plain(snapshot, files):
         raise UnsupportedFeatureError(
-            f"table {snapshot.name!r} uses column mapping or deletion vectors, which a pyarrow dataset cannot read: "
+            f"table {snapshot.name!r} uses column mapping, deletion vectors or variants, which a pyarrow dataset cannot read: "
             "use to_arrow(), to_polars() or lake.sql"
         )
     names = _column(con, files, scan.full_path("path", snapshot.location)).to_pylist()
@@ -92,7 +92,8 @@ def dataset(
 
 def is_plain(snapshot: Snapshot, files: pa.Table) -> bool:
     """Are a table's rows simply those of its files, under their own names?"""
-    return not snapshot.is_mapped and files["dv_storage_type"].null_count == files.num_rows
+    plain = not snapshot.is_mapped and not uses(snapshot.schema, "variant")
+    return plain and files["dv_storage_type"].null_count == files.num_rows
 
 
 def selection_vectors(con: Any, snapshot: Snapshot, files: pa.Table) -> pa.RecordBatchReader:
@@ -183,7 +184,7 @@ def _wanted(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], str, pa.DataT
         yield ("null_count", *names), _said("nullCount", physical, "BIGINT"), pa.int64()
     for answer, member in (("min", "minValues"), ("max", "maxValues")):
         for names, physical, kind in leaves:
-            if isinstance(kind, str) and kind != "binary":
+            if isinstance(kind, str) and kind not in ("binary", "variant"):
                 yield (answer, *names), _said(member, physical, to_duckdb(kind)), to_arrow(kind)
     for f in map(snapshot.schema.get, snapshot.partition_columns):
         if f is not None:

@@ -47,16 +47,22 @@ def changes_sql(connection: Any, catalog: Catalog, snapshot: Snapshot, first: in
         parts.append(_part(connection, snapshot, after, "delete", deletions.between(snapshot.location, before, after)))
         parts.append(_part(connection, snapshot, before, "insert", deletions.between(snapshot.location, after, before)))
     for kind in ("insert", "delete"):
-        of_kind = rest.filter(pc.equal(rest["change_type"], kind))
+        of_kind = _of(rest, kind)
         if of_kind.num_rows or not parts:
             parts.append(_part(connection, snapshot, of_kind, kind))
     return " UNION ALL ".join(parts)
 
 
+def _of(files: pa.Table, kind: str) -> pa.Table:
+    return files.filter(pc.equal(files["change_type"], kind)) if files.num_rows else files  # whose columns have no types then
+
+
 def _paired(files: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
     """(files as they were, the same files as they became in the same commit, all others)."""
     keys = ["commit_version", "path"]
-    gone, came = (files.filter(pc.equal(files["change_type"], kind)) for kind in ("delete", "insert"))
+    if not files.num_rows:
+        return files, files, files
+    gone, came = (_of(files, kind) for kind in ("delete", "insert"))
     both = gone.select(keys).join(came.select(keys), keys, join_type="inner")
     if not both.num_rows:
         return gone.slice(0, 0), came.slice(0, 0), files

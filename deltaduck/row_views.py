@@ -12,7 +12,7 @@ from deltaduck import scan, storage
 from deltaduck.catalog import Catalog
 from deltaduck.protocol import mapping, partitions
 from deltaduck.protocol.features import DELETION_VECTORS
-from deltaduck.protocol.schema import literal, quote
+from deltaduck.protocol.schema import literal, quote, uses
 from deltaduck.snapshot import Snapshot
 
 LIVE = "removed_version IS NULL"
@@ -44,6 +44,8 @@ def _obstacle(catalog: Catalog, snapshot: Snapshot, table_id: int, globs: Sequen
         return "it has partition columns only"
     if mapping.mode(snapshot.configuration) == "id":
         return "its columns are mapped by number"
+    if uses(snapshot.schema, "variant"):
+        return "it has variants"
     asked = snapshot.configuration.get(DELETION_VECTORS, "false").lower() == "true"
     if asked or catalog.rows("has_deletion_vectors", table_id=table_id)[0][0]:
         return "it takes rows out by deletion vectors"

@@ -15,10 +15,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltaduck import deletions, storage
+from deltaduck import deletions, file_values, storage
 from deltaduck.errors import LogCorruptError
 from deltaduck.protocol import mapping, partitions, row_tracking, widening
-from deltaduck.protocol.schema import Struct, literal, physical, quote, to_duckdb
+from deltaduck.protocol.schema import Struct, literal, quote, to_duckdb
 from deltaduck.snapshot import Snapshot
 
 # DuckDB 1.5 compares in the type that a file has: 1 > 0.6 is false in a file of whole numbers, whose column is a double now.
@@ -38,16 +38,23 @@ def scan_sql(
     if files.num_rows == 0:
         return empty_sql(snapshot.schema, dict.fromkeys(re.findall(r" AS (\w+)(?=,|$)", extra), "BIGINT"))
     paths, values = _lists(connection, snapshot, files)
+    names: file_values.Names = {}
+    uniform = is_uniform(snapshot, files) and not stored
+    if mapping.mode(snapshot.configuration) == "id" and not uniform:
+        names = file_values.names_by_id(
+            connection, paths, snapshot.schema.without(snapshot.partition_columns), columns=bool(stored)
+        )
     select = []
     for i, f in enumerate(snapshot.schema):
         if f.name in values:
             value = partitions.deserialize(f"({values[f.name]})[CAST(file_index AS BIGINT) + 1]", f.type)
         else:
-            value = mapping.logical(quote(column_alias(snapshot.schema, i)), f.type)
+            value = quote(column_alias(snapshot.schema, i))
+            value = file_values.logical(file_values.member("", f, names, value), f.type, names)
             if COMPARES_AS_STORED and widening.is_widened(Struct((f,))):  # no filter is pushed below this
                 value = f"CASE WHEN file_index >= 0 THEN {value} END"
         select.append(f"{value} AS {quote(f.name)}")
-    source = read_parquet(paths, snapshot, uniform=is_uniform(snapshot, files) and not stored, stored=stored or {})
+    source = read_parquet(paths, snapshot, uniform=uniform, stored=stored or {}, names=names)
     if (rows := only or deletions.of(snapshot.location, files)) is not None:
         listed = f"(SELECT dl_file, dl_row FROM read_parquet({literal(rows)})) dl_listed"
         source += f" {'SEMI' if only else 'ANTI'} JOIN {listed} ON file_index = dl_file AND file_row_number = dl_row"
@@ -139,12 +146,12 @@ def partition_value(column: str) -> str:
     return f"from_json(partition_values, '\"MAP(VARCHAR,VARCHAR)\"')[{literal(column)}]"
 
 
-def read_parquet(paths: str, snapshot: Snapshot, *, uniform: bool, stored: Mapping[str, str]) -> str:
+def read_parquet(paths: str, snapshot: Snapshot, *, uniform: bool, stored: Mapping[str, str], names: file_values.Names) -> str:
     """The table function call that reads the data columns of `paths`."""
     mapped = len(snapshot.schema.fields) > len(snapshot.partition_columns)  # of no columns DuckDB makes no map
     if not mapped or (uniform and not _shadows(snapshot.schema)):  # the files' own schema is the table's: no cost of mapping
         return f"read_parquet({paths}, hive_partitioning=false)"
-    return f"read_parquet({paths}, hive_partitioning=false, schema={schema_map(snapshot, stored)})"
+    return f"read_parquet({paths}, hive_partitioning=false, schema={schema_map(snapshot, stored, names)})"
 
 
 def _shadows(schema: Struct) -> bool:
@@ -157,19 +164,17 @@ def column_alias(schema: Struct, position: int) -> str:
     return f"dl_column_{position}" if _shadows(schema) else schema.fields[position].physical_name
 
 
-def schema_map(snapshot: Snapshot, stored: Mapping[str, str] | None = None) -> str:
+def schema_map(snapshot: Snapshot, stored: Mapping[str, str] | None = None, names: file_values.Names | None = None) -> str:
     """The data columns by name, or by field id where the table is mapped so: DuckDB casts where a file differs, and answers
-    NULL where it lacks one. Members of structs go by name: DuckDB knows ids of columns only."""
-    by_id = mapping.mode(snapshot.configuration) == "id" and not stored
-    entries = [
-        _entry(
-            str(f.metadata[mapping.ID]) if by_id else literal(f.physical_name),
-            column_alias(snapshot.schema, i),
-            to_duckdb(physical(f.type)),
-        )
-        for i, f in enumerate(snapshot.schema)
-        if f.name not in snapshot.partition_columns
-    ]
+    NULL where it lacks one. stored: columns that have a name only; names: see `file_values.names_by_id`."""
+    columns = [(i, f) for i, f in enumerate(snapshot.schema) if f.name not in snapshot.partition_columns]
+    aliases = {f.physical_name: column_alias(snapshot.schema, i) for i, f in columns}
+    if mapping.mode(snapshot.configuration) == "id" and not stored:
+        kinds = [(str(mapping.number_of(f)), f.physical_name, file_values.type_in_files(f.type, names or {})) for _, f in columns]
+    else:
+        found = file_values.type_in_files(Struct(tuple(f for _, f in columns)), names or {})
+        kinds = [(literal(f.name), f.name, f.type) for f in found]  # type: ignore[union-attr]
+    entries = [_entry(key, aliases.get(name, name), to_duckdb(kind)) for key, name, kind in kinds]
     entries += [_entry(literal(name), name, kind) for name, kind in (stored or {}).items()]
     return "MAP {" + ", ".join(entries) + "}"
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from deltaduck import add_actions, parquet, properties, scan, skip_index, storage, uris
+from deltaduck import add_actions, file_values, parquet, properties, scan, skip_index, storage, uris
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.errors import (
@@ -247,7 +247,7 @@ class DeltaTable:
             return arrow_schema(s.schema).empty_table()
         con = self._lake.con.cursor()
         source = scan.scan_sql(con, s, self._lake.visible(s, self._condition(s, filter)))
-        select = "*" if columns is None else ", ".join(quote(c) for c in columns)
+        select = file_values.arrow_items(s.schema, s.schema.names if columns is None else columns)
         try:
             rows = con.sql(f"SELECT {select} FROM ({source}) AS {quote(s.name)} WHERE {filter or 'true'}").to_arrow_table()
         except duckdb.Error as e:

@@ -20,7 +20,7 @@ ROOMS = [
     ["storage", "statements"],
     ["catalog"],
     ["predicate", "rules"],
-    ["snapshot", "casts", "frames"],
+    ["snapshot", "casts", "frames", "file_values"],
     [
         "deletions",
         "scan",

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -131,6 +132,8 @@ class Job:
                     if validate:
                         self._compare(con, segment, found, after, table_id)
             ((count, size),) = con.execute(replay.sql("replay_totals")).fetchall()
+        except duckdb.Error as e:  # the scratch database's: a catalog's own errors are translated already
+            raise LogCorruptError(f"the log at {self.location} cannot be read: {str(e).splitlines()[0]}") from e
         finally:
             con.close()
         checkpoint = segment.base if segment.base >= 0 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def replay(
         if bad := con.execute(sql("replay_bad_file")).fetchall():
             version, kind, what = bad[0]
             raise LogCorruptError(f"version {version} of the log holds an {kind} action without a valid {what}")
-    except duckdb.Error as e:
+    except (duckdb.Error, RuntimeError) as e:  # RuntimeError: names of columns that are no text, which Python cannot be told
         con.close()
         raise LogCorruptError(f"the log at {location} cannot be read: {str(e).splitlines()[0]}") from e
     except BaseException:
@@ -102,13 +103,40 @@ def _read_json(con: Any, location: str, files: Sequence[tuple[int, str]]) -> Non
     except pa.ArrowInvalid:
         bad = next(version for (version, _), data in zip(files, content, strict=True) if not _is_text(data))
         raise LogCorruptError(f"version {bad} of the log is not UTF-8 text") from None
+    _split(con, versions, text)
+    if bad := con.execute(sql("replay_bad_line")).fetchall():
+        spread = {version for version, _, _ in bad}
+        _split(con, versions, pa.array([_one_per_line(t.as_py()) if v.as_py() in spread else t.as_py()
+                                        for v, t in zip(versions, text, strict=True)], pa.large_string()))  # fmt: skip
+        if still_bad := con.execute(sql("replay_bad_line")).fetchall():
+            version, line, shown = next((b for b in bad if b[0] == still_bad[0][0]), still_bad[0])
+            raise LogCorruptError(f"version {version} of the log: line {line} is not one JSON action: {shown!r}")
+    _run(con, "replay_keep")
+
+
+def _split(con: Any, versions: pa.Array, text: pa.Array) -> None:
     con.register("dl_content", pa.table({"version": versions, "content": text}))
     _run(con, "replay_split")
     con.unregister("dl_content")
-    if bad_line := con.execute(sql("replay_bad_line")).fetchall():
-        version, line, shown = bad_line[0]
-        raise LogCorruptError(f"version {version} of the log: line {line} is not one JSON action: {shown!r}")
-    _run(con, "replay_keep")
+
+
+def _one_per_line(text: str) -> str:
+    """JSON values, each of which may stand on many lines or share one, on a line each; the text itself where that is no JSON.
+
+    The protocol wants a line for each action. Readers that are built on the kernel take what follows each other in any way.
+    """
+    decoder, values, at = json.JSONDecoder(), [], 0
+    try:
+        while at < len(text):
+            if text[at].isspace():
+                at += 1
+                continue
+            _, end = decoder.raw_decode(text, at)
+            values.append(text[at:end].replace("\n", " ").replace("\r", " "))
+            at = end
+    except (ValueError, RecursionError):
+        return text
+    return "\n".join(values)
 
 
 def _is_text(data: bytes) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -37,6 +38,7 @@ Tell = Callable[["Transaction"], None]
 
 FULL = 0.75  # of the target size: a file of at least this is left as it is
 ATTEMPTS = 10
+TINY, TINY_COUNT, TINY_TOTAL = 256 << 10, 64, 256 << 20  # bytes of a file on average, files, bytes of all
 
 # Files of one partition, in the order they came, in bins of about the target size; a bin of one file is no work.
 PLAN = """
@@ -183,23 +185,52 @@ def _write(
     groups: list[Group] = []
     for batch in _plan(con, files, target):  # the first bin of every partition, then the second of each that has one, ...
         place = replace(change.target(), splits=False, hidden=row_tracking.columns(table.configuration))
-        source = _rows(con, table, files.take(pa.array(sorted(p for _, places in batch for p in places))))
+        mine = files.take(pa.array(sorted(p for _, places in batch for p in places)))
         names = _columns(table, table.schema.fields)
-        adds, written = parquet.write_files(con, f"({source}) AS dl_rows", names, place, now_ms(), None)
+        if _are_tiny(table, mine):
+            with _engine_for_tiny_files(con) as engine:
+                source = _rows(engine, table, mine, "file_index AS dl_file", "file_row_number AS dl_row")
+                ordered = f"(SELECT * FROM ({source}) ORDER BY dl_file, dl_row) AS dl_rows"
+                adds, written = parquet.write_files(engine, ordered, names, place, now_ms(), None)
+        else:
+            source = _rows(con, table, mine)
+            adds, written = parquet.write_files(con, f"({source}) AS dl_rows", names, place, now_ms(), None)
         groups += _grouped(batch, files, adds, written)
     return files.num_rows, groups
 
 
-def _rows(con: Any, table: Snapshot, files: pa.Table) -> str:
-    """The rows of files, with what makes them the same rows elsewhere where the table tracks that."""
+def _rows(con: Any, table: Snapshot, files: pa.Table, *items: str) -> str:
+    """The rows of files, with what makes them the same rows elsewhere where the table tracks that, and further items."""
     more, stored = scan.identity_sql(table, files)
-    return scan.scan_sql(con, table, files, more.removeprefix(", "), stored=stored)
+    return scan.scan_sql(con, table, files, (", ".join(items) + more).removeprefix(", "), stored=stored)
 
 
 def _columns(table: Snapshot, fields: Sequence[Field]) -> list[tuple[str, str]]:
     tracked = row_tracking.columns(table.configuration)
     kept = [(f.name, name) for f, name in zip(tracked, ("dl_row_id", "dl_row_version"), strict=False)]
     return [(f.name, quote(f.name)) for f in fields] + kept
+
+
+def _are_tiny(table: Snapshot, files: pa.Table) -> bool:
+    """Does it cost more to open these files than to read and sort their rows?"""
+    size = pc.sum(files["size"]).as_py() or 0
+    small = files.num_rows >= TINY_COUNT and size < min(TINY * files.num_rows, TINY_TOTAL)
+    return small and not (storage.is_remote(table.location) or pc.any(pc.match_substring(files["path"], "://")).as_py())
+
+
+@contextmanager
+def _engine_for_tiny_files(con: Any) -> Iterator[Any]:
+    """A DuckDB of its own, without what costs it twice the time here: to keep what it has read of each file, and to keep the
+    order of rows that come from many files. `con` says how much memory it may have, and where it spills."""
+    ((memory, spill, threads),) = con.execute(
+        "SELECT current_setting('memory_limit'), current_setting('temp_directory'), current_setting('threads')"
+    ).fetchall()
+    settings = {"memory_limit": memory, "temp_directory": spill, "threads": threads}
+    engine = duckdb.connect(config={**settings, "preserve_insertion_order": False, "enable_external_file_cache": False})
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 def _matching(con: Any, table: Snapshot, files: pa.Table, where: str) -> pa.Table:

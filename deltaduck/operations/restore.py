@@ -21,7 +21,6 @@ from deltaduck.protocol.features import with_features, writer_features
 from deltaduck.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from deltaduck.lake import Lake
     from deltaduck.transaction import Transaction
 
 SHOWN = 10  # missing files that an error lists
@@ -52,7 +51,7 @@ def restore(
         change.clustering = columns
     wanted = version_files(lake.catalog, then, change.skip, change.known)
     back = _without(wanted, now)
-    if missing := _missing(lake, then, back):
+    if missing := _missing(then, back):
         if not ignore_missing_files:
             shown = ", ".join(missing[:SHOWN])
             raise StorageError(
@@ -80,8 +79,8 @@ def _without(files: pa.Table, others: pa.Table) -> pa.Table:
     return files.take(kept["place"].combine_chunks().sort())
 
 
-def _missing(lake: Lake, then: Snapshot, files: pa.Table) -> list[str]:
+def _missing(then: Snapshot, files: pa.Table) -> list[str]:
     """Those that are deleted: by VACUUM, which is on record, or by somebody else."""
-    gone = pc.is_valid(files["deleted_ms"]).to_pylist()
-    paths = files["path"].to_pylist()
-    return [p for p, deleted in zip(paths, gone, strict=True) if deleted or not storage.exists(*storage.locate(then.location, p))]
+    gone = pc.is_valid(files["deleted_ms"])
+    on_record, others = (files["path"].filter(which).to_pylist() for which in (gone, pc.invert(gone)))
+    return [*on_record, *storage.missing(then.location, others)]

@@ -52,6 +52,8 @@ def required_features(schema: Struct, configuration: Mapping[str, str]) -> set[s
     needed = set()
     if uses(schema, "timestamp_ntz"):
         needed.add("timestampNtz")
+    if uses(schema, "variant"):
+        needed.add("variantType")
     needed |= {feature for key, feature in _PROPERTY_FEATURES.items() if is_on(configuration, key)}
     if configuration.get("delta.columnMapping.mode", "none").lower() != "none":
         needed.add("columnMapping")

@@ -6,11 +6,12 @@ Protocol: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#column-mappi
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from deltaduck.errors import UnsupportedFeatureError
+from deltaduck.errors import LogCorruptError, UnsupportedFeatureError
 from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, physical, quote, to_duckdb, unmapped
 
 MODE = "delta.columnMapping.mode"
@@ -25,6 +26,21 @@ def mode(configuration: Mapping[str, str]) -> str:
     return configuration.get(MODE, "none").lower()
 
 
+def number_of(f: Field) -> int:
+    """A field's id. LogCorruptError when it has none, in a table whose columns are mapped."""
+    value = f.metadata.get(ID)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        raise LogCorruptError(f"column {f.name!r} has no id, and the table's columns are mapped")
+    return value
+
+
+def _highest(configuration: Mapping[str, str]) -> int:
+    text = configuration.get(MAX_ID, "0")
+    if not re.fullmatch(r"\d{1,10}", text):
+        raise LogCorruptError(f"the table property {MAX_ID} is {text!r}, which is no number of a column")
+    return int(text)
+
+
 def assigned(schema: Struct, configuration: Mapping[str, str], *, keep_names: bool = False) -> tuple[Struct, Mapping[str, str]]:
     """The schema, each field of which has a number and a name in the data files, and the configuration that counts them.
 
@@ -33,7 +49,7 @@ def assigned(schema: Struct, configuration: Mapping[str, str], *, keep_names: bo
     """
     if mode(configuration) == "none":
         return Struct(unmapped(schema).fields), configuration  # type: ignore[union-attr]
-    highest = max([int(configuration.get(MAX_ID, "0")), *(int(f.metadata.get(ID, 0)) for f in _fields(schema))])
+    highest = max([_highest(configuration), *(number_of(f) for f in _fields(schema) if ID in f.metadata)])
 
     def number(f: Field) -> Field:
         nonlocal highest
@@ -53,7 +69,7 @@ def counted(configuration: Mapping[str, str], since: Mapping[str, str]) -> Mappi
     """An older configuration, which gives no number away a second time that has been given since."""
     if MAX_ID not in since:
         return configuration
-    return {**configuration, MAX_ID: str(max(int(c.get(MAX_ID, "0")) for c in (configuration, since)))}
+    return {**configuration, MAX_ID: str(max(map(_highest, (configuration, since))))}
 
 
 def kept(schema: Struct, old: Struct) -> Struct:
@@ -89,13 +105,13 @@ def require(table: str, configuration: Mapping[str, str], what: str) -> None:
 
 def field_ids(schema: Struct) -> str:
     """COPY's FIELD_IDS of columns that are mapped."""
-    return "{" + ", ".join(f"{quote(f.physical_name)}: {_ids(f.type, f.metadata[ID])}" for f in schema) + "}"
+    return "{" + ", ".join(f"{quote(f.physical_name)}: {_ids(f.type, number_of(f))}" for f in schema) + "}"
 
 
 def _ids(type_: DataType, own: int | None = None) -> str:
     match type_:
         case Struct(fields):
-            inside = [f"{quote(f.physical_name)}: {_ids(f.type, f.metadata[ID])}" for f in fields]
+            inside = [f"{quote(f.physical_name)}: {_ids(f.type, number_of(f))}" for f in fields]
         case Array(element, _):
             inside = [f"element: {_ids(element)}"] if _holds_struct(element) else []
         case Map(key, value, _):

@@ -71,7 +71,7 @@ class Map:
 _DUCKDB = {
     "string": "VARCHAR", "long": "BIGINT", "integer": "INTEGER", "short": "SMALLINT", "byte": "TINYINT",
     "float": "FLOAT", "double": "DOUBLE", "boolean": "BOOLEAN", "binary": "BLOB", "date": "DATE",
-    "timestamp": "TIMESTAMP WITH TIME ZONE", "timestamp_ntz": "TIMESTAMP", "void": '"NULL"',
+    "timestamp": "TIMESTAMP WITH TIME ZONE", "timestamp_ntz": "TIMESTAMP", "void": '"NULL"', "variant": "VARIANT",
 }  # fmt: skip
 
 # DuckDB type ids (DuckDBPyType.id) to Delta; types that Delta lacks go to the narrowest that holds them.
@@ -88,6 +88,7 @@ _ARROW: dict[str, pa.DataType] = {
     "string": pa.string(), "long": pa.int64(), "integer": pa.int32(), "short": pa.int16(), "byte": pa.int8(),
     "float": pa.float32(), "double": pa.float64(), "boolean": pa.bool_(), "binary": pa.binary(),
     "date": pa.date32(), "timestamp": pa.timestamp("us", tz="UTC"), "timestamp_ntz": pa.timestamp("us"), "void": pa.null(),
+    "variant": pa.struct({"metadata": pa.binary(), "value": pa.binary()}),
 }  # fmt: skip
 
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*,\s*(-?\d+)\s*\)")
@@ -188,8 +189,6 @@ def to_duckdb(type_: DataType) -> str:
             return f"MAP({to_duckdb(key)}, {to_duckdb(value)})"
     if decimal := decimal_of(type_):
         return f"DECIMAL({decimal[0]},{decimal[1]})"
-    if type_ == "variant":
-        raise UnsupportedFeatureError("the table has a column of type variant, which deltaduck cannot read")
     try:
         return _DUCKDB[type_]
     except KeyError:

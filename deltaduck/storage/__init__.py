@@ -99,6 +99,16 @@ def exists(root: str, path: str) -> bool:
     return remote.exists(root, path) if is_remote(root) else local.exists(root, path)
 
 
+def missing(root: str, paths: Sequence[str]) -> list[str]:
+    """Those of the files that a log names that are not there. Many on an object store are looked up by one listing."""
+    listed = list_files(root) if is_remote(root) and len(paths) > 100 else None
+
+    def is_there(top: str, name: str) -> bool:
+        return name in listed if listed is not None and top == root else exists(top, name)
+
+    return [path for path in paths if not is_there(*locate(root, path))]
+
+
 def list_files(root: str) -> dict[str, tuple[int, int]]:
     """path → (size in bytes, modified in ms) of every file below a place."""
     return remote.list_files(root) if is_remote(root) else local.list_files(root)

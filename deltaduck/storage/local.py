@@ -60,13 +60,13 @@ def exists(root: str, path: str) -> bool:
 
 def list_files(root: str) -> dict[str, tuple[int, int]]:
     """path → (size, modified in ms) of the files below a directory. What a link leads to is not below."""
-    found = {}
+    found, top = {}, len(os.path.join(root, ""))
     with _translated(root, "", "list"):
         for directory, _, names in os.walk(root):
             for name in names:
                 path = os.path.join(directory, name)
                 status = os.lstat(path)
-                found[os.path.relpath(path, root)] = status.st_size, status.st_mtime_ns // 1_000_000
+                found[path[top:]] = status.st_size, status.st_mtime_ns // 1_000_000
     return found
 
 

@@ -10,8 +10,8 @@ CREATE MACRO dl_extra(body, known, nested := '-', inner_known := []::VARCHAR[]) 
     lambda k: to_json(k) || ':' || json_extract(body, dl_member(k))), ',') || '}', '{}');
 
 -- name: replay_member
--- The JSON path of a member.
-CREATE MACRO dl_member(key) AS '$."' || replace(replace(key, '\', '\\'), '"', '\"') || '"';
+-- The JSON pointer to a member, which may have any name, even none.
+CREATE MACRO dl_member(key) AS '/' || replace(replace(key, '~', '~0'), '/', '~1');
 
 -- name: replay_file_key
 -- What makes two actions speak of one file: the place, however it is encoded, and the deletion vector.
@@ -42,8 +42,9 @@ FROM (SELECT version, action_order, trim(line, ' ' || chr(9) || chr(13)) AS line
 WHERE line <> '';
 
 -- name: replay_bad_line
--- The first line that is no action.
-SELECT version, action_order + 1, left(line, 60) FROM dl_split WHERE coalesce(len(kinds), 0) = 0 ORDER BY ALL LIMIT 1;
+-- Of each version, the first line that is no action.
+SELECT version, min(action_order) + 1, left(arg_min(line, action_order), 60)
+FROM dl_split WHERE coalesce(len(kinds), 0) = 0 GROUP BY version ORDER BY version;
 
 -- name: replay_keep
 -- What was split.

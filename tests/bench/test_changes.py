@@ -59,22 +59,26 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def prepared(lake, peers, scratch: Path, n: int) -> DeltaTable:
-    """The orders, as a table of each kind."""
-    lake.write(f"orders{n}", "SELECT * FROM src")
+VECTORS = pytest.mark.parametrize("vectors", [False, True], ids=["files", "deletion vectors"])
+
+
+def prepared(lake, peers, scratch: Path, n: int, vectors: bool) -> DeltaTable:
+    """The orders, as a table of each kind; ours with deletion vectors or without."""
+    lake.write(f"orders{n}", "SELECT * FROM src", configuration={"delta.enableDeletionVectors": str(vectors).lower()})
     peers("ducklake_orders", name=f"ducklake{n}", root=str(scratch), parquet=str(scratch / "src.parquet"))
     write_deltalake(scratch / f"rs{n}", lake.con.sql("FROM src").to_arrow_reader())
     return DeltaTable(scratch / f"rs{n}")
 
 
-def test_merge(board, lake, scratch, peers):
-    what = "merge 100,000 rows into 1.5 M"
+@VECTORS
+def test_merge(board, lake, scratch, peers, vectors):
+    what = "merge 100,000 rows into 1.5 M" + (", deletion vectors" if vectors else "")
     peers("source", parquet=str(scratch / "changes.parquet"))
     changes = lake.con.sql("FROM changes").to_arrow_table()
     updates = {c: f"s.{c}" for c in ("o_totalprice", "o_comment")}
 
     def run(n: int) -> dict[str, float]:
-        rs = prepared(lake, peers, scratch, n)
+        rs = prepared(lake, peers, scratch, n, vectors)
         merger = (
             rs.merge(changes, "t.o_orderkey = s.o_orderkey", source_alias="s", target_alias="t")
             .when_matched_update(updates).when_not_matched_insert_all()
@@ -92,11 +96,12 @@ def test_merge(board, lake, scratch, peers):
     board.faster(what, found["ours"], {"delta-rs": found["rs"]})
 
 
-def test_delete(board, lake, scratch, peers):
-    what = "delete 1 % of 1.5 M, scattered"
+@VECTORS
+def test_delete(board, lake, scratch, peers, vectors):
+    what = "delete 1 % of 1.5 M, scattered" + (", deletion vectors" if vectors else "")
 
     def run(n: int) -> dict[str, float]:
-        rs = prepared(lake, peers, scratch, n)
+        rs = prepared(lake, peers, scratch, n, vectors)
         seconds = {
             "ours": timed(lambda: lake.sql(f"DELETE FROM orders{n} WHERE {ONE_IN_A_HUNDRED}")),
             "ducklake": peers("delta_query", query=f"DELETE FROM ducklake{n}.orders WHERE {ONE_IN_A_HUNDRED}"),

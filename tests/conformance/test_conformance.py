@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,3 +33,15 @@ def failures(out: Path, *options: str) -> list[str]:
 
 def test_every_core_table(tmp_path: Path) -> None:
     assert failures(tmp_path / "results.json", "--tier", "core") == []
+
+
+def test_every_exotic_table(tmp_path: Path) -> None:
+    """DuckDB 1.5 takes a variant that holds null for none at all."""
+    known = [] if duckdb.__version__ >= "2" else ["trino/databricks154__test_variant_null"]
+    assert [failed.split(":")[0] for failed in failures(tmp_path / "results.json", "--tier", "exotic")] == known
+
+
+def test_uncertain_tables(tmp_path: Path) -> None:
+    """All but the one whose lines end in stray text: see docs/conformance.md."""
+    found = failures(tmp_path / "results.json", "--tier", "uncertain")
+    assert [failed.split(":")[0] for failed in found] == ["trino/databricks73__person"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import handmade as h
 import pyarrow as pa
 import pytest
 
@@ -128,6 +129,26 @@ def test_one_row_of_many_files_opens_one(lake: Lake) -> None:
         "num_added_files": 0, "num_removed_files": 1, "num_deleted_rows": 2, "num_copied_rows": 0,
         "execution_time_ms": 0, "scan_time_ms": 0, "rewrite_time_ms": 0,
     }  # fmt: skip
+
+
+def test_one_row_of_ten_thousand_files_opens_one(lake: Lake, tmp_path: Path) -> None:
+    """All the other files are not there: whoever opened one would fail."""
+    path, there = tmp_path / "t", 6_000
+    stats = '{{"numRecords":2,"minValues":{{"id":{0}}},"maxValues":{{"id":{1}}},"nullCount":{{"id":0}}}}'
+    adds = [h.add(path, f"{n}.parquet", stats=stats.format(2 * n, 2 * n + 1)) for n in range(10_000) if n != there]
+    rows = pa.table({"id": [2 * there, 2 * there + 1], "v": [0, 0]})
+    adds.append(h.add(path, f"{there}.parquet", rows, stats=stats.format(2 * there, 2 * there + 1)))
+    h.commit(path, 0, h.protocol(), h.metadata(h.field("id", "long"), h.field("v", "long")), *adds)
+    lake.import_table(path)
+    lake.sql(f"UPDATE t SET v = 1 WHERE id = {2 * there}")
+    lake.sql(f"MERGE INTO t USING (SELECT {2 * there} AS id) s ON s.id = t.id WHEN MATCHED THEN UPDATE SET v = v + 1")
+    assert lake.sql(f"SELECT id, v FROM t WHERE id BETWEEN {2 * there} AND {2 * there + 1} ORDER BY id").fetchall() == [
+        (2 * there, 2), (2 * there + 1, 0),
+    ]  # fmt: skip
+    assert lake.table("t").detail()["num_files"] == 10_000
+    lake.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    lake.sql(f"UPDATE t SET v = 3 WHERE id = {2 * there}")
+    assert lake.sql(f"SELECT v FROM t WHERE id = {2 * there}").fetchall() == [(3,)]
 
 
 def test_an_error_in_the_middle_changes_nothing(lake: Lake) -> None:

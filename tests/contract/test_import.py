@@ -436,6 +436,31 @@ def test_a_commit_that_cannot_be_read(lake: Lake, plain: Path, broken: bytes, na
     refusal(lake, plain, LogCorruptError, named)
 
 
+@pytest.mark.parametrize("shape", ["pretty", "one line", "carriage returns"])
+def test_commits_whose_actions_do_not_stand_on_lines(lake: Lake, plain: Path, shape: str) -> None:
+    """The protocol wants a line for each; whatever is built on the kernel reads JSON values in any layout, delta-rs too."""
+    for file in (plain / "_delta_log").iterdir():
+        actions = [json.loads(line) for line in file.read_text().splitlines()]
+        match shape:
+            case "pretty":
+                file.write_text("\n\n".join(json.dumps(a, indent=2) for a in actions))
+            case "one line":
+                file.write_text(" ".join(map(json.dumps, actions)))
+            case _:
+                file.write_text("".join(json.dumps(a, indent=1) + "\r\n" for a in actions), newline="")
+    lake.import_table(plain, "t")
+    assert ids(lake) == theirs(plain) == [3]
+
+
+def test_text_behind_the_json_is_refused(lake: Lake, plain: Path) -> None:
+    """As delta-rs does. Spark stops reading a line where its JSON ends."""
+    file = plain / "_delta_log" / f"{1:020d}.json"
+    file.write_text("".join(line + "x\n" for line in file.read_text().splitlines()))
+    refusal(lake, plain, LogCorruptError, "version 1 .* line 1 is not one JSON action")
+    with pytest.raises(Exception, match=r"(?i)json|parse|expected"):
+        deltalake.DeltaTable(plain)
+
+
 def test_logs_that_describe_no_table(lake: Lake, tmp_path: Path) -> None:
     h.commit(tmp_path / "a", 0, h.protocol())
     refusal(lake, tmp_path / "a", LogCorruptError, "no metaData action")
@@ -553,7 +578,7 @@ def test_every_action_comes_back(lake: Lake, tmp_path: Path) -> None:
     first = h.add(
         path, "a%20b.parquet", rows(1, 2), tags={"k": "v"}, clusteringProvider="z", baseRowId=0, defaultRowCommitVersion=0
     )
-    first["add"] |= {"unknown": None, "also": {"nested": [1, 2]}, "stats": '{"numRecords":2}'}
+    first["add"] |= {"unknown": None, "also": {"nested": [1, 2]}, "": 0, "a/b~1": 1, '$."': 2, "stats": '{"numRecords":2}'}
     h.commit(path, 0, h.protocol(3, 7, "deletionVectors"), table, first, *UNKNOWN)
     again = {"add": {**first["add"], "deletionVector": vector}}
     gone = h.remove(

@@ -238,3 +238,18 @@ def test_options_that_mean_something_elsewhere_are_not_ignored(small: Lake) -> N
         small.table("t").optimize.compact(writer_properties=WriterProperties(data_page_size_limit=1))
     with pytest.raises(DeltaduckError, match="takes no surprise"):
         small.table("t").optimize.compact(surprise=1)
+
+
+def test_hundreds_of_tiny_files_keep_the_order_of_their_rows(lake: Lake) -> None:
+    """They are read by an engine made for it, and sorted: the rows stand as they came, in every partition."""
+    with lake.begin() as tx:
+        for n in range(80):
+            tx.write("t", pa.table({"p": [n % 2, n % 2], "n": [2 * n, 2 * n + 1]}), partition_by=["p"])
+    lake.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    lake.sql("DELETE FROM t WHERE n = 41")
+    metrics = lake.table("t").optimize.compact()
+    assert (metrics["numFilesRemoved"], metrics["numFilesAdded"]) == (80, 2)
+    assert lake.sql("SELECT n FROM t WHERE p = 0 ORDER BY n").fetchall() == [
+        (n,) for n in range(160) if n // 2 % 2 == 0 and n != 41
+    ]
+    assert lake.sql("SELECT n FROM t WHERE p = 1").fetchall() == [(n,) for n in range(160) if n // 2 % 2 == 1]

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import deltalake
+import duckdb
 import handmade as h
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deltaduck import Lake, LogCorruptError, VersionNotFoundError
+from deltaduck import DeltaduckError, Lake, LogCorruptError, UnsupportedFeatureError, VersionNotFoundError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:deltalake")
 ID, NAME = h.field("id", "long"), h.field("name", "string")
@@ -146,6 +147,150 @@ def test_mapped_columns_at_every_depth(lake: Lake, tmp_path: Path, mode: str) ->
     assert lake.table("t").files("day = 'mon'").num_rows == 1
     assert lake.sql('SELECT s."y z" FROM t WHERE s.x = 1 AND day IS NULL').fetchall() == [("a",)]
     assert len(changes(lake)) == 4
+
+
+def test_members_go_by_their_ids_whatever_a_file_calls_them(lake: Lake, tmp_path: Path) -> None:
+    """Files of three writers: one uses the physical names, one has names of its own, one has no ids and so no values."""
+    path = tmp_path / "t"
+    inner = h.struct_of(h.field("x", "long", physical="p-x", mapped_id=5), h.field("y", "long", physical="p-y", mapped_id=6))
+    listed = {"type": "array", "elementType": inner, "containsNull": True}
+    fields = [
+        h.field("id", "long", physical="col-1", mapped_id=1),
+        h.field("s", inner, physical="col-3", mapped_id=3),
+        h.field("l", listed, physical="col-4", mapped_id=4),
+    ]
+
+    def stored(names: list[str], x: str, y: str, *, marked: bool = True) -> pa.Table:
+        def field(name: str, kind: pa.DataType, number: int) -> pa.Field:
+            return pa.field(name, kind, metadata={"PARQUET:field_id": str(number)} if marked else None)
+
+        kind = pa.struct([field(x, pa.int64(), 5), field(y, pa.int64(), 6)])
+        values = [1], [{x: 10, y: 20}], [[{x: 30, y: 40}, None]]
+        kinds = [(pa.int64(), 1), (kind, 3), (pa.list_(kind), 4)]
+        columns = [pa.array(v, k) for v, (k, _) in zip(values, kinds, strict=True)]
+        return pa.table(columns, schema=pa.schema([pa.field(n, k, metadata={"PARQUET:field_id": str(i)})
+                                                   for n, (k, i) in zip(names, kinds, strict=True)]))  # fmt: skip
+
+    h.commit(
+        path, 0, h.protocol(2, 5), h.metadata(*fields, columnMapping__mode="id"),
+        h.add(path, "a.parquet", stored(["col-1", "col-3", "col-4"], "p-x", "p-y")),
+        h.add(path, "b.parquet", stored(["id", "s", "l"], "p-y", "p-x")),  # each is called as the other
+        h.add(path, "c.parquet", stored(["1", "3", "4"], "old x", "old y")),
+        h.add(path, "d.parquet", stored(["col-1", "col-3", "col-4"], "p-x", "p-y", marked=False)),
+    )  # fmt: skip
+    lake.import_table(path)
+    full = (1, {"x": 10, "y": 20}, [{"x": 30, "y": 40}, None])
+    none = (1, {"x": None, "y": None}, [{"x": None, "y": None}, None])
+    assert lake.sql("SELECT id, s, l FROM t").fetchall() == [full, full, full, none]
+    assert lake.sql("SELECT count(*) FROM t WHERE s.x = 10").fetchall() == [(3,)]
+    assert [row["s"] for row in lake.table("t").to_arrow(["s"]).to_pylist()] == [full[1]] * 3 + [none[1]]
+
+
+def test_change_files_of_a_table_mapped_by_id(lake: Lake, tmp_path: Path) -> None:
+    """_change_type has a name and no id; the columns beside it go by their ids all the same."""
+    path = tmp_path / "t"
+    schema = pa.schema([pa.field("old", pa.int64(), metadata={"PARQUET:field_id": "1"}), pa.field("_change_type", pa.string())])
+    h.commit(
+        path, 0, h.protocol(2, 5), h.metadata(h.field("id", "long", physical="col-1", mapped_id=1), columnMapping__mode="id")
+    )
+    said = h.add(path, "_change_data/c.parquet", pa.table([[7, 8], ["insert", "delete"]], schema=schema))["add"]
+    h.commit(path, 1, {"cdc": {k: said[k] for k in ("path", "partitionValues", "size")} | {"dataChange": False}})
+    lake.import_table(path)
+    assert changes(lake, 1) == [(8, "delete", 1), (7, "insert", 1)]
+
+
+def test_an_id_mode_without_ids_is_refused(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    field = h.field("id", "long", physical="col-1", mapped_id="1}: {name: 'x'")
+    h.commit(path, 0, h.protocol(2, 5), h.metadata(field, columnMapping__mode="id"), h.add(path, "a.parquet", ROWS))
+    lake.import_table(path)
+    with pytest.raises(LogCorruptError, match="'id' has no id"):
+        lake.table("t").to_arrow()
+
+
+# --- variants
+
+NUMBER, WORD = b"\x0c\x07", b"\x11word"  # 7, and "word", as the variant encoding has them
+PLAIN_KEYS, KEY_A = b"\x01\x00\x00", b"\x01\x01\x00\x01a"
+OBJECT = b"\x02\x01\x00\x00\x02" + NUMBER  # {"a": 7}
+GROUP = pa.struct({"value": pa.binary(), "metadata": pa.binary()})
+UNMARKED = [{"value": OBJECT, "metadata": KEY_A}, {"value": WORD, "metadata": PLAIN_KEYS}, None]
+
+
+def variants(path: Path, *adds: h.Action, feature: str = "variantType") -> None:
+    nested = {"type": "map", "keyType": "string", "valueType": {"type": "array", "elementType": "variant", "containsNull": True}}
+    fields = [
+        ID,
+        h.field("v", "variant"),
+        h.field("s", h.struct_of(h.field("v", "variant"))),
+        h.field("m", {**nested, "valueContainsNull": True}),
+    ]
+    h.commit(path, 0, h.protocol(3, 7, feature), h.metadata(*fields), *adds)
+
+
+def unmarked(path: Path) -> h.Action:
+    """A file as Spark 4.0 writes it: a group that no annotation marks."""
+    held = pa.table({
+        "id": pa.array([1, 2, 3], pa.int64()), "v": pa.array(UNMARKED, GROUP),
+        "s": pa.array([{"v": v} for v in UNMARKED], pa.struct({"v": GROUP})),
+        "m": pa.array([[("k", [v, None])] for v in UNMARKED], pa.map_(pa.string(), pa.list_(GROUP))),
+    })  # fmt: skip
+    return h.add(path, "unmarked.parquet", held)
+
+
+def shredded(path: Path) -> h.Action:
+    """A file as DuckDB writes it: marked, and with columns of its own for what the values have in common."""
+    file = path / "shredded.parquet"
+    rows = "SELECT 4 + range AS id, {'a': range, 'b': 'x'}::VARIANT AS v FROM range(2)"
+    with duckdb.connect() as con:
+        con.execute(f"COPY ({rows}) TO '{file}' (FORMAT parquet)")
+        assert con.sql(f"SELECT count(*) FROM parquet_schema('{file}') WHERE name = 'typed_value'").fetchall() != [(0,)]
+    return h.add(path, file.name)
+
+
+@pytest.mark.parametrize("feature", ["variantType", "variantType-preview", "variantShredding", "variantShredding-preview"])
+def test_variants_shredded_and_not(lake: Lake, tmp_path: Path, feature: str) -> None:
+    path = tmp_path / "t"
+    path.mkdir()
+    variants(path, unmarked(path), shredded(path), feature=feature)
+    lake.import_table(path)
+    said = [{"a": 7}, "word", None, {"a": 0, "b": "x"}, {"a": 1, "b": "x"}]
+    assert [
+        json.loads(row[0]) for row in lake.sql("SELECT CAST(v AS JSON) FROM t WHERE v IS NOT NULL ORDER BY id").fetchall()
+    ] == [value for value in said if value is not None]
+    assert lake.sql("SELECT id FROM t WHERE CAST(v.a AS BIGINT) = 7").fetchall() == [(1,)]
+    assert lake.sql("SELECT s.v, m['k'] FROM t WHERE id = 1").fetchall() == [({"a": 7}, [{"a": 7}, None])]
+    assert lake.sql("SELECT id, v, s IS NULL FROM t ORDER BY id").fetchall() == [
+        (i, value, i > 3) for i, value in enumerate(said, 1)
+    ]
+    with pytest.raises(UnsupportedFeatureError, match=feature):
+        lake.write("t", {"id": [9]})
+
+
+def test_variants_in_arrow(lake: Lake, tmp_path: Path) -> None:
+    """The encoding's own bytes, as delta-rs hands them out."""
+    path = tmp_path / "t"
+    variants(path, unmarked(path))
+    lake.import_table(path)
+    found = lake.table("t").to_arrow()
+    assert found.schema.field("v").type == pa.struct({"metadata": pa.binary(), "value": pa.binary()})
+    assert [v and v["value"] for v in found["v"].to_pylist()] == [OBJECT, WORD, None]
+    assert [m[0][1][0] and m[0][1][0]["value"] for m in found["m"].to_pylist()] == [OBJECT, WORD, None]
+    assert found["s"].to_pylist()[0]["v"]["value"] == OBJECT
+    assert lake.table("t").to_polars(["id", "v"]).height == 3
+    assert lake.table("t").scan().select("id").collect().height == 3
+    with pytest.raises(UnsupportedFeatureError, match="variants"):
+        lake.table("t").to_pyarrow_dataset()
+
+
+def test_a_shredded_variant_that_nothing_marks_is_refused(lake: Lake, tmp_path: Path) -> None:
+    """DuckDB does not take it for a variant, and half of one is no answer."""
+    path = tmp_path / "t"
+    group = pa.struct({"metadata": pa.binary(), "value": pa.binary(), "typed_value": pa.int64()})
+    variants(path, h.add(path, "a.parquet", pa.table({"v": pa.array([{"metadata": PLAIN_KEYS, "typed_value": 7}], group)})))
+    lake.import_table(path)
+    with pytest.raises(DeltaduckError, match="shredded variant without marking it"):
+        lake.table("t").to_arrow()
 
 
 # --- widened types, missing columns

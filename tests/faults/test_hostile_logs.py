@@ -36,6 +36,7 @@ few = settings(  # an import takes its time, and to shrink would take many
     max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
 )
 many = settings(few, max_examples=EXAMPLES * 20)
+DEEPEST = 40  # place in a tree that is spoilt: this file's own recursion has an end, too
 
 DATA = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "p": ["a", "b", "c"]})
 ID, P = h.field("id", "long"), h.field("p", "string")
@@ -122,7 +123,7 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if path:
         yield path
     members = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, child in members:
+    for key, child in members if len(path) < DEEPEST else ():
         yield from places(child, (*path, key))
 
 
@@ -188,9 +189,12 @@ def test_json_commits_with_wrong_bytes(data: st.DataObject) -> None:
 @few
 def test_schemas_in_a_table(data: st.DataObject) -> None:
     with table() as root:
-        action = h.metadata(
-            ID, P, h.field("s", h.struct_of(h.field("x", {"type": "array", "elementType": "long", "containsNull": True})))
-        )
+        longs = h.field("x", {"type": "array", "elementType": "long", "containsNull": True}, physical="x", mapped_id=4)
+        fields = [
+            h.field("id", "long", physical="id", mapped_id=1), h.field("p", "string", physical="p", mapped_id=2),
+            h.field("s", h.struct_of(longs, h.field("v", "variant", physical="v", mapped_id=5)), physical="s", mapped_id=3),
+        ]  # fmt: skip
+        action = h.metadata(*fields, columnMapping__mode=data.draw(st.sampled_from(["none", "name", "id"])))
         schema = spoil(data, json.loads(action["metaData"]["schemaString"]))
         action["metaData"]["schemaString"] = json.dumps(schema)
         h.commit(root, 2, action)
@@ -206,6 +210,7 @@ def test_schemas(data: st.DataObject) -> None:
         h.field("s", h.struct_of(h.field("x", "date"))),
         h.field("a", {"type": "array", "elementType": "long", "containsNull": True}),
         h.field("m", {"type": "map", "keyType": "string", "valueType": h.struct_of(ID), "valueContainsNull": True}),
+        h.field("v", "variant"),
         h.field("w", "long", **{"delta.typeChanges": [{"fromType": "integer", "toType": "long"}]}),
     ]
     text = json.dumps(spoil(data, h.struct_of(*fields)))
