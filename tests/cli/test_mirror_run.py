@@ -24,7 +24,7 @@ def command(target: str, *options: str) -> list[str]:
     return [sys.executable, "-m", "deltaduck.frontends.cli", "mirror", "run", "--lake", target, *options]
 
 
-@pytest.mark.parametrize("kind", ["duckdb", "sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_once_publishes_and_says_by_its_code_whether_all_is_well(kind: str, tmp_path: Path, place: Place) -> None:
     target = place(kind, tmp_path)
     with deltaduck.connect(target, storage=tmp_path / "data", mirror="manual") as lake:

@@ -81,6 +81,7 @@ def test_commits_are_ratified_first_and_published_later(tmp_path: Path) -> None:
         assert [(v, json.loads(line)) for v, line in ratified] == [(v, json.loads(line)) for v, line in lines]
 
 
+@pytest.mark.parametrize("open_lake", ["duckdb"], indirect=True)
 def test_who_lost_the_catalog_takes_the_table_over(managed: Lake, tmp_path: Path) -> None:
     with deltaduck.connect(tmp_path / "other.duckdb") as other:
         with pytest.raises(UnsupportedFeatureError, match=r"managed by a catalog.*force=True"):
@@ -90,6 +91,7 @@ def test_who_lost_the_catalog_takes_the_table_over(managed: Lake, tmp_path: Path
         assert other.write("t", [{"n": 3}]) == 3
 
 
+@pytest.mark.parametrize("open_lake", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
