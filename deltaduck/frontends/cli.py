@@ -334,7 +334,7 @@ def run(
     interval: Annotated[float, typer.Option("--interval", min=0.01, metavar="SECONDS", help="Between two looks.")] = 5.0,
     alert: Annotated[float, typer.Option("--alert", min=0, metavar="SECONDS", help="Say so when a table lags more.")] = 60.0,
 ) -> None:
-    """Publish what is committed, until told to stop (SIGTERM); exit code 1 when something is not published in the end."""
+    """Publish what is committed, until told to stop (SIGTERM); exit code 1 when it fails, or lags, in the end."""
     stop, out = threading.Event(), terminal.console(stderr=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -347,7 +347,7 @@ def run(
             opened.mirror, stop, interval=interval, alert=alert, once=once,
             say=lambda text: out.print(Text(terminal.one_line(text)), soft_wrap=True),
         )  # fmt: skip
-    if not found:
+    if found.problems or found.late(alert):
         raise typer.Exit(1)
 
 

@@ -21,14 +21,21 @@ from deltaduck import identity, row_views, skip_index, storage
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
-from deltaduck.errors import CommitConflictError, LogCorruptError, MirrorError, TableExistsError, TableNotFoundError
+from deltaduck.errors import (
+    CommitConflictError,
+    LogCorruptError,
+    MirrorError,
+    TableExistsError,
+    TableNotFoundError,
+    UnsupportedFeatureError,
+)
 from deltaduck.importer import replay
 from deltaduck.importer.replay import Progress
 from deltaduck.importer.segment import Segment, segments
 from deltaduck.listing import size_text
 from deltaduck.operations.create import check_table_name
 from deltaduck.protocol import stats
-from deltaduck.protocol.features import Protocol, check_readable
+from deltaduck.protocol.features import CATALOG_MANAGED, Protocol, check_readable
 from deltaduck.protocol.schema import Struct, to_duckdb
 from deltaduck.snapshot import Snapshot
 
@@ -84,7 +91,7 @@ def import_table(
     if files is None:
         raise TableNotFoundError(f"there is no Delta table at {location}: it has no _delta_log")
     found = segments(files, up_to_version)
-    job = Job(catalog, name, location, files, resumed, progress or (lambda what, done, total: None), [])
+    job = Job(catalog, name, location, files, resumed, progress or (lambda what, done, total: None), [], takes_over=force)
     if resumed is not None:
         if (rest := job.remaining(found[0], resumed)) is None:
             return Imported(name, location, None, 0, 0, None)
@@ -120,6 +127,7 @@ class Job:
     resumed: Snapshot | None
     progress: Progress
     warnings: list[str]
+    takes_over: bool = False  # a table that another catalog manages
 
     def run(self, segment: Segment, found: Sequence[Segment], *, dry_run: bool, validate: bool) -> Imported:
         before = self.catalog.arrow("live_file_keys", table_id=self.resumed.table_id) if self.resumed else None
@@ -167,6 +175,11 @@ class Job:
         for row in protocols.slice(max(protocols.num_rows - 1, 0)).to_pylist():
             after = replace(after, protocol=_protocol(row), protocol_version=row["version"])
         check_readable(after.protocol, self.name)
+        if CATALOG_MANAGED in (after.protocol.reader_features or ()) and not (self.resumed or self.takes_over):
+            raise UnsupportedFeatureError(
+                f"the table at {self.location} is managed by a catalog, and that alone knows its newest version: open it there; "
+                "where that catalog is lost, lake.import_table(..., force=True) takes the table over"
+            )
         for row in metadata.slice(max(metadata.num_rows - 1, 0)).to_pylist():
             after = replace(after, metadata_version=row["version"], **snapshots.parse_metadata(row))
         to_duckdb(after.schema)  # refuses types that cannot be read

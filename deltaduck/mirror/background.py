@@ -43,7 +43,8 @@ class Background:
             self._changed.notify()
 
     def close(self) -> list[int]:
-        """Publish what waits, and end; the tables of which something failed, and was to be tried again later."""
+        """Publish what waits, and end; the tables whose rest is to be looked for in the outbox. What has just failed is not tried
+        again: that has been said, and stands there."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -51,7 +52,7 @@ class Background:
         if thread is not None:
             thread.join()
         with self._changed:
-            return sorted(self._again)
+            return sorted(table_id for table_id, at in self._again.items() if at <= time.monotonic())
 
     def _run(self) -> None:
         while (work := self._next()) is not None:

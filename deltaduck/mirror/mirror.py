@@ -41,14 +41,11 @@ SOON_MS = 1_000  # until a look at what somebody else is at, or at a catalog tha
 
 @dataclass(frozen=True)
 class Round:
-    """What one look at the outbox came to. lag: seconds, by table, for those that owe something. True when none does."""
+    """What one look at the outbox came to. lag: seconds, by table, for those that owe something: others may be at it."""
 
     published: int = 0
     lag: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return not self.lag and not self.problems
 
     def late(self, alert: float) -> dict[str, float]:
         """The tables that lag more than so many seconds."""

@@ -11,15 +11,19 @@ from deltaduck import clustering, rules, scan
 from deltaduck import predicate as predicates
 from deltaduck.changes import Change
 from deltaduck.errors import ConstraintViolationError, SchemaMismatchError, TableExistsError, UnsupportedFeatureError
-from deltaduck.operations.create import change_schema, check_table_name, index_columns
+from deltaduck.operations.create import change_schema, check_table_name, checked_features, index_columns
 from deltaduck.protocol import mapping, row_tracking, widening
 from deltaduck.protocol.features import (
+    CATALOG_MANAGED,
+    FEATURE,
     PROPERTIES,
     WRITER_FEATURES,
+    check_catalog_managed,
     check_properties,
     check_writable,
     upgraded,
     with_features,
+    writer_features,
 )
 from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, parse_schema, quote, to_duckdb, to_json
 from deltaduck.protocol.stats import STATS_COLUMNS
@@ -29,7 +33,6 @@ if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
 
 Path = tuple[str, ...]
-FEATURE = "delta.feature."
 FEATURES = WRITER_FEATURES
 
 
@@ -288,17 +291,20 @@ def _stage(
         changed = change.restaged(after, index_columns(after, [*change.known, *change.skip]))
     else:
         changed = change
+    check_catalog_managed(changed.after.protocol, changed.after.configuration, change.name)
     if changed.base is not None:
         changed.operation, changed.parameters = operation, parameters
     tx.stage(changed)
 
 
 def _with_features(change: Change, features: Sequence[str]) -> Change:
-    if unknown := sorted({*features} - FEATURES):
+    known = checked_features(change.name, features)
+    if CATALOG_MANAGED in known - writer_features(change.after.protocol):
         raise UnsupportedFeatureError(
-            f"table {change.name!r}: table feature {unknown[0]!r} is not supported; known: {', '.join(sorted(FEATURES))}"
+            f"table {change.name!r} has readers who know it by its path: {CATALOG_MANAGED} is given to a new table "
+            f"(CREATE TABLE ... TBLPROPERTIES ('{FEATURE}{CATALOG_MANAGED}' = 'supported')), filled from this one"
         )
-    return replace(change, after=replace(change.after, protocol=with_features(change.after.protocol, {*features})))
+    return replace(change, after=replace(change.after, protocol=with_features(change.after.protocol, known)))
 
 
 def _check_rows(tx: Transaction, change: Change, r: rules.Rule, only: Any = None) -> None:

@@ -15,9 +15,21 @@ import pyarrow as pa
 
 from deltaduck import casts, clustering, identity, rules, skip_index, storage
 from deltaduck.changes import Change, layout
-from deltaduck.errors import SchemaMismatchError
+from deltaduck.errors import SchemaMismatchError, UnsupportedFeatureError
 from deltaduck.protocol import log, mapping, row_tracking, stats, widening
-from deltaduck.protocol.features import IN_COMMIT_SINCE, check_change_columns, check_properties, protocol_for, upgraded
+from deltaduck.protocol.features import (
+    CATALOG_MANAGED,
+    FEATURE,
+    IN_COMMIT_SINCE,
+    IN_COMMIT_TIMESTAMP,
+    WRITER_FEATURES,
+    check_catalog_managed,
+    check_change_columns,
+    check_properties,
+    protocol_for,
+    upgraded,
+    with_features,
+)
 from deltaduck.protocol.partitions import check_partition_type
 from deltaduck.protocol.schema import Field, Struct, check_names, from_duckdb, parse_schema, uses, with_nullability
 from deltaduck.snapshot import Snapshot
@@ -43,7 +55,11 @@ def create(
     check_table_name(name)
     check_names(schema)
     partition_columns = checked_partitions(schema, partition_by or ())
-    configuration = {k: str(v) for k, v in (configuration or {}).items()}
+    asked = {k: str(v) for k, v in (configuration or {}).items()}
+    features = checked_features(name, [k.removeprefix(FEATURE) for k in asked if k.startswith(FEATURE)])
+    configuration = {k: v for k, v in asked.items() if not k.startswith(FEATURE)}
+    if CATALOG_MANAGED in features:
+        configuration = {IN_COMMIT_TIMESTAMP: "true"} | configuration
     check_properties(configuration)
     configuration = row_tracking.completed({k: v for k, v in configuration.items() if k not in IN_COMMIT_SINCE})
     identity.check(schema, partition_columns)
@@ -56,8 +72,9 @@ def create(
         metadata_version=-1, protocol_version=-1, commit_ms=-1,
         metadata_id=str(uuid.uuid4()), metadata_name=name, description=description, schema=schema,
         partition_columns=partition_columns, configuration=configuration, created_ms=None,
-        protocol=protocol_for(schema, configuration),
+        protocol=with_features(protocol_for(schema, configuration), features),
     )  # fmt: skip
+    check_catalog_managed(after.protocol, configuration, name)
     change = Change(None, after, index_columns(after, []), operation="CREATE TABLE")
     change.parameters = {"partitionBy": json.dumps(partition_columns), "properties": json.dumps(configuration, sort_keys=True)}
     if cluster_by:
@@ -72,6 +89,15 @@ def check_table_name(name: str) -> None:
         raise SchemaMismatchError(
             f"{name!r} cannot name a table: names are not empty and do not begin with dl_, which is the catalog's"
         )
+
+
+def checked_features(table: str, features: Sequence[str]) -> set[str]:
+    """Table features by their names. UnsupportedFeatureError for one that is not known."""
+    if unknown := sorted({*features} - WRITER_FEATURES):
+        raise UnsupportedFeatureError(
+            f"table {table!r}: table feature {unknown[0]!r} is not supported; known: {', '.join(sorted(WRITER_FEATURES))}"
+        )
+    return {*features}
 
 
 def place_name(name: str) -> str:

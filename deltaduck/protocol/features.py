@@ -15,13 +15,14 @@ from deltaduck.protocol.schema import Struct, has_required, uses
 READER_FEATURES = frozenset(
     {
         "columnMapping", "deletionVectors", "timestampNtz", "typeWidening", "typeWidening-preview", "v2Checkpoint",
-        "vacuumProtocolCheck", "variantType", "variantType-preview", "variantShredding", "variantShredding-preview",
+        "vacuumProtocolCheck", "catalogManaged", "variantType", "variantType-preview", "variantShredding",
+        "variantShredding-preview",
     }
 )  # fmt: skip
 WRITER_FEATURES = frozenset({
     "timestampNtz", "appendOnly", "invariants", "checkConstraints", "generatedColumns", "allowColumnDefaults", "domainMetadata",
     "deletionVectors", "v2Checkpoint", "columnMapping", "typeWidening", "changeDataFeed", "rowTracking", "inCommitTimestamp",
-    "identityColumns", "clustering",
+    "identityColumns", "clustering", "vacuumProtocolCheck", "catalogManaged",
 })  # fmt: skip
 LEGACY_FEATURES = {  # what each writer version before 7 adds
     2: ("appendOnly", "invariants"), 3: ("checkConstraints",), 4: ("changeDataFeed", "generatedColumns"),
@@ -33,6 +34,8 @@ DELETION_VECTORS = "delta.enableDeletionVectors"
 CHANGE_DATA = "delta.enableChangeDataFeed"
 ROW_TRACKING = "delta.enableRowTracking"
 IN_COMMIT_TIMESTAMP = "delta.enableInCommitTimestamps"
+FEATURE = "delta.feature."  # of a property that asks for a table feature
+CATALOG_MANAGED = "catalogManaged"
 IN_COMMIT_SINCE = ("delta.inCommitTimestampEnablementVersion", "delta.inCommitTimestampEnablementTimestamp")
 CHANGE_COLUMNS = ("_change_type", "_commit_version", "_commit_timestamp")
 
@@ -82,7 +85,7 @@ _PROPERTY_FEATURES = {
     IN_COMMIT_TIMESTAMP: "inCommitTimestamp",
     "delta.enableTypeWidening": "typeWidening",
 }
-_IMPLIED = {"rowTracking": "domainMetadata"}  # by the protocol
+_IMPLIED = {"rowTracking": {"domainMetadata"}, CATALOG_MANAGED: {"inCommitTimestamp", "vacuumProtocolCheck"}}  # by the protocol
 _COLUMN_FEATURES = {
     "delta.invariants": "invariants",
     "delta.generationExpression": "generatedColumns",
@@ -115,7 +118,7 @@ def writer_features(protocol: Protocol) -> set[str]:
 
 def with_features(current: Protocol, wanted: set[str]) -> Protocol:
     """`current`, or the least protocol above it that has the features too: every one of them in an explicit list."""
-    wanted = wanted | {_IMPLIED[f] for f in wanted if f in _IMPLIED}
+    wanted = wanted.union(*(_IMPLIED.get(f, ()) for f in wanted))
     have, readers = writer_features(current), {*(current.reader_features or ())}
     implied = {"columnMapping"} if current.min_reader_version == 2 else set()
     if wanted <= have and wanted & READER_FEATURES <= readers | implied:
@@ -146,6 +149,15 @@ def check_writable(protocol: Protocol, table: str) -> None:
         )
     verb = "writing" if protocol.min_writer_version == 7 else f"writing (writer version {protocol.min_writer_version})"
     _refuse(table, verb, [*writer_features(protocol)], WRITER_FEATURES)
+
+
+def check_catalog_managed(protocol: Protocol, configuration: Mapping[str, str], table: str) -> None:
+    """UnsupportedFeatureError for a catalog-managed table whose commits would not hold their times."""
+    if CATALOG_MANAGED in writer_features(protocol) and not is_on(configuration, IN_COMMIT_TIMESTAMP):
+        raise UnsupportedFeatureError(
+            f"table {table!r} is managed by its catalog (table feature {CATALOG_MANAGED}), whose commits hold their times: "
+            f"{IN_COMMIT_TIMESTAMP} stays true"
+        )
 
 
 def _refuse(table: str, verb: str, features: Sequence[str], known: frozenset[str]) -> None:

@@ -24,7 +24,7 @@ def command(target: str, *options: str) -> list[str]:
     return [sys.executable, "-m", "deltaduck.frontends.cli", "mirror", "run", "--lake", target, *options]
 
 
-@pytest.mark.parametrize("kind", ["duckdb", "sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_once_publishes_and_says_by_its_code_whether_all_is_well(kind: str, tmp_path: Path, place: Place) -> None:
     target = place(kind, tmp_path)
     with deltaduck.connect(target, storage=tmp_path / "data", mirror="manual") as lake:
@@ -59,7 +59,7 @@ def test_it_follows_until_it_is_told_to_stop(tmp_path: Path) -> None:
             while not (log / f"{3:020d}.json").exists():
                 time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) in (0, 1)  # 1: stopped between publishing and looking whether that was all
+            assert process.wait(60) == 0
         assert lake.mirror.reconcile() in (0, 1)
         assert lake.mirror.verify("t")
 
@@ -90,7 +90,7 @@ def test_it_says_once_that_a_table_lags_and_once_that_it_does_not(tmp_path: Path
                 log.with_name("aside").rename(log)
 
         found = reconciler.run(lake.mirror, stop, interval=0.02, say=say)
-    assert found
+    assert not found.problems
     assert [text.split(":")[0] for text in said] == [
         "the mirror of table 't' is 100 seconds behind",
         f"table 't' version 0 is committed but not published at {os.path.dirname(log)}",

@@ -82,6 +82,7 @@ def test_theirs_alone_come_in(lake: Lake) -> None:
     assert lake.mirror.adopt("t") is None
 
 
+@pytest.mark.parametrize("open_lake", ["sqlite"], indirect=True)
 def test_again_and_again(raced: Lake) -> None:
     raced.mirror.adopt("t")
     theirs(raced, [{"n": 102}])
@@ -93,6 +94,7 @@ def test_again_and_again(raced: Lake) -> None:
     agree(raced)
 
 
+@pytest.mark.parametrize("open_lake", ["sqlite"], indirect=True)
 def test_a_delete_of_theirs_and_an_append_of_ours(lake: Lake) -> None:
     lake.write("t", [{"n": 0}])
     lake.write("t", [{"n": 1}])
@@ -135,6 +137,7 @@ def conflict(lake: Lake, how: str) -> None:
             lake.write("t", [{"n": 2}], app_transaction=("loader", 1))
 
 
+@pytest.mark.parametrize("open_lake", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("how", "said"),
     [
@@ -171,6 +174,7 @@ def test_who_read_the_old_numbers_cannot_commit(raced: Lake) -> None:
     agree(raced)
 
 
+@pytest.mark.parametrize("open_lake", ["sqlite"], indirect=True)
 def test_the_commit_says_what_was_done(raced: Lake) -> None:
     raced.mirror.adopt("t")
     (first, *_) = (folder(raced, "t") / "_delta_log" / f"{6:020d}.json").read_text().splitlines()

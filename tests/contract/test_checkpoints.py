@@ -57,6 +57,7 @@ def test_a_v2_checkpoint_has_its_files_in_a_sidecar(lake: Lake) -> None:
     assert sidecar.exists()
 
 
+@pytest.mark.parametrize("open_lake", ["duckdb"], indirect=True)
 def test_a_table_may_change_its_mind(t: Lake) -> None:
     t.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.checkpointPolicy' = 'v2')")
     t.write("t", [{"n": 8}])
@@ -68,6 +69,7 @@ def test_a_table_may_change_its_mind(t: Lake) -> None:
     assert t.mirror.verify("t", range(20))
 
 
+@pytest.mark.parametrize("open_lake", ["duckdb"], indirect=True)
 def test_old_sidecars_go_with_their_checkpoints(lake: Lake) -> None:
     old = EVERY_THIRD | {"delta.checkpointPolicy": "v2", "delta.logRetentionDuration": "interval 0 days"}
     lake.write("t", [{"n": 0}], configuration=old)
@@ -135,6 +137,7 @@ def test_versions_are_verified_by_range(t: Lake) -> None:
     assert len(t.mirror.verify("t").problems) == 1  # of the checkpoints, the newest
 
 
+@pytest.mark.parametrize("open_lake", ["duckdb"], indirect=True)
 @pytest.mark.parametrize("what", ["gone", "changed", "cut"])
 def test_what_is_wrong_is_repaired_byte_for_byte(t: Lake, what: str) -> None:
     names = [*(f"{v:020d}.json" for v in (0, 4, 7)), f"{6:020d}.checkpoint.parquet", f"{6:020d}.crc"]
@@ -164,6 +167,7 @@ def test_what_is_wrong_is_repaired_byte_for_byte(t: Lake, what: str) -> None:
     assert t.mirror.verify("t", range(8), repair=True).repaired == []
 
 
+@pytest.mark.parametrize("open_lake", ["duckdb"], indirect=True)
 def test_a_commit_of_somebody_else_is_not_repaired_away(t: Lake) -> None:
     foreign = folder(t) / f"{8:020d}.json"
     foreign.write_text('{"commitInfo":{"operation":"x"}}\n')
