@@ -261,6 +261,10 @@ class _Writer(sources.DataSourceArrowWriter):  # type: ignore[misc, unused-ignor
             change = self._staged(tx)
             target = change.target()
             tx.rollback()
+        if base is not None and base.is_mapped and change.after.schema != base.schema:
+            raise UnsupportedFeatureError(
+                f"table {given.table!r} maps its columns to names of their own: add columns with ALTER TABLE before Spark writes them"
+            )
         if identity := [f.name for f in target.schema if "delta.identity.start" in f.metadata]:
             raise UnsupportedFeatureError(
                 f"table {given.table!r}: tasks of Spark cannot agree on values of the identity column {identity[0]!r}; "
