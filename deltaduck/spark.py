@@ -263,7 +263,7 @@ class _Writer(sources.DataSourceArrowWriter):  # type: ignore[misc, unused-ignor
             tx.rollback()
         if base is not None and base.is_mapped and change.after.schema != base.schema:
             raise UnsupportedFeatureError(
-                f"table {given.table!r} maps its columns to names of their own: add columns with ALTER TABLE before Spark writes them"
+                f"table {given.table!r} has column mapping: add columns with ALTER TABLE before Spark writes them"
             )
         if identity := [f.name for f in target.schema if "delta.identity.start" in f.metadata]:
             raise UnsupportedFeatureError(

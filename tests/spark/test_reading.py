@@ -148,20 +148,38 @@ def v2_checkpoints(lake: Lake, name: str) -> None:
     lake.mirror.compact(name)
 
 
+def change_data(lake: Lake, name: str) -> None:
+    """Every kind of change, with files rewritten; commits that say their own time."""
+    properties = {"delta.enableChangeDataFeed": "true", "delta.enableInCommitTimestamps": "true"}
+    lake.write(name, numbers(0, 9), partition_by="g", configuration=properties)
+    lake.sql(f"UPDATE {name} SET t = 'updated', g = 'moved' WHERE n IN (2, 5)")
+    lake.sql(f"DELETE FROM {name} WHERE n = 3")
+    lake.sql(
+        f"MERGE INTO {name} t USING (SELECT * FROM (VALUES (4, 'x'), (99, 'y')) v(n, t)) s ON t.n = s.n "
+        "WHEN MATCHED THEN UPDATE SET t = s.t WHEN NOT MATCHED THEN INSERT (n, t) VALUES (s.n, s.t)"
+    )
+    lake.write(name, numbers(50, 52), mode="overwrite")
+
+
+def change_data_of_vectors(lake: Lake, name: str) -> None:
+    lake.write(name, numbers(0, 9), configuration=VECTORS | {"delta.enableChangeDataFeed": "true"})
+    lake.sql(f"UPDATE {name} SET t = 'updated' WHERE n IN (2, 5)")
+    lake.sql(f"DELETE FROM {name} WHERE n = 3")
+    lake.sql(f"OPTIMIZE {name}")
+
+
+def row_tracking(lake: Lake, name: str) -> None:
+    lake.write(name, numbers(0, 9), configuration={"delta.enableRowTracking": "true"})
+    lake.sql(f"UPDATE {name} SET t = 'updated' WHERE n IN (2, 5)")
+    lake.write(name, numbers(10, 12))
+    lake.sql(f"DELETE FROM {name} WHERE n = 0")
+    lake.sql(f"OPTIMIZE {name}")
+
+
 OWN = [
-    mapped,
-    mapped_by_id,
-    widened,
-    v2_checkpoints,
-    deletion_vectors,
-    optimized,
-    merged,
-    with_rules,
-    restored,
-    cloned,
-    converted,
-    imported,
-]
+    change_data, change_data_of_vectors, row_tracking, mapped, mapped_by_id, widened, v2_checkpoints, deletion_vectors, optimized,
+    merged, with_rules, restored, cloned, converted, imported,
+]  # fmt: skip
 TABLES = {build.__name__: build for build in [*interop.BUILDERS, *OWN]}
 
 
@@ -259,3 +277,20 @@ def test_travel_by_timestamp_agrees(spark: Any, read: Read, tmp_path: Path) -> N
             moment = commit["committed"]
             theirs = read(location(t), timestampAsOf=moment.strftime("%Y-%m-%d %H:%M:%S.%f"))
             assert sorted(theirs["n"].to_pylist()) == list(range(t.as_of(timestamp=moment).version() + 1))
+
+
+@pytest.mark.parametrize("name", ["change_data", "change_data_of_vectors"])
+def test_the_change_feed_is_sparks(mirrored: Mirrored, read: Read, as_text: AsText, name: str) -> None:
+    table = mirrored.table(name)
+    for first, last in ((0, table.version()), (1, 2), (table.version(), table.version())):
+        theirs = read(location(table), readChangeFeed=True, startingVersion=first, endingVersion=last)
+        ours = table.changes(first, last).to_arrow_table()
+        assert theirs.column_names == ours.column_names
+        assert as_text(theirs) == as_text(ours), (first, last)
+
+
+def test_row_ids_are_sparks(spark: Any, mirrored: Mirrored, as_text: AsText) -> None:
+    table = mirrored.table("row_tracking")
+    columns = "n, _metadata.row_id AS row_id, _metadata.row_commit_version AS row_version"
+    theirs = spark.read.format("delta").load(str(location(table))).selectExpr(*columns.split(", ")).toArrow()
+    assert as_text(theirs) == as_text(mirrored.lake.sql(f"SELECT {columns} FROM row_tracking").to_arrow_table())
