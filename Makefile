@@ -1,8 +1,9 @@
-# make demo: real flights become Delta tables.   make test: the suite, on DuckDB 2 and 1.5.
+# make demo: real flights become Delta tables.   make test: the suite, on DuckDB 2 and 1.5, and beside Spark.
 # make lint: style and types.   make bench: ratios to the peers.   Needs Python >= 3.11 and make; the rest is installed here.
 PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-duckdb-1.5
+SPARK := .venv-spark
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
@@ -26,12 +27,20 @@ $(PEERS)/.installed: pyproject.toml
 		'duckdb-extension-httpfs==1.5.5' 'duckdb-extension-postgres==1.5.5' 'duckdb-extension-sqlite==1.5.5'
 	touch $@
 
+# Spark, whose first session fetches the Delta jars that fit it into this environment; it needs Java.
+$(SPARK)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(SPARK)
+	$(SPARK)/bin/pip install --quiet --disable-pip-version-check --editable '.[postgres,spark]' 'pyspark==4.1.0' \
+		pytest pytest-benchmark
+	touch $@
+
 demo: $(VENV)/.demo
 	$(BIN)/deltaduck demo
 
-test: $(VENV)/.dev $(PEERS)/.installed
+test: $(VENV)/.dev $(PEERS)/.installed $(SPARK)/.installed
 	DELTADUCK_PEERS_PYTHON=$(PEERS)/bin/python $(BIN)/python -m pytest -n $(WORKERS)
 	DELTADUCK_PEERS_PYTHON=$(PEERS)/bin/python $(PEERS)/bin/python -m pytest -n $(WORKERS)
+	$(SPARK)/bin/python -m pytest tests/spark
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

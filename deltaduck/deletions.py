@@ -87,6 +87,12 @@ def _loosened(stats: str | None) -> str | None:
     return '{"tightBounds":false,' + stats.lstrip().removeprefix("{")
 
 
+def forget() -> None:
+    """Delete the rows that stand for scans of this process: none of them is going to run again."""
+    while _known:
+        os.unlink(_known.popitem()[1])
+
+
 def _write(places: Any, rows: Iterable[Any]) -> str:
     """Store the rows of one file after another: only one file's are in memory."""
     name = f"{_directory()}/{uuid.uuid4().hex}.parquet"

@@ -52,6 +52,7 @@ class Target:
     copy_options: Mapping[str, str | int] = field(default_factory=dict)  # COPY's own, over what the properties say
     hidden: Sequence[Field] = ()  # columns that the files hold beside the table's, without statistics
     splits: bool = True  # into files of the target size; rows that are not split keep their order
+    begin: str = "part-"  # what names of files begin with
 
     @property
     def partition_keys(self) -> list[str]:
@@ -79,7 +80,7 @@ def write_files(
     given = from_sql
     if rules is not None:
         from_sql, columns, counted = table_rules.guarded(from_sql, columns, target.stored, target.configuration, rules)
-    prefix = f"part-{uuid.uuid4().hex[:8]}-"
+    prefix = f"{target.begin}{uuid.uuid4().hex[:8]}-"
     place = storage.writable(connection, target.location)
     codec = target.configuration.get("delta.parquet.compression.codec", "snappy").lower()
     as_given = (

@@ -309,10 +309,13 @@ class Transaction:
             raise self.lake.not_found(table)
         return change
 
-    def pin(self) -> None:
-        """From now on every table is as of this moment, or of an earlier one at which it was read."""
+    def pin(self, versions: Mapping[int, int] | None = None) -> None:
+        """From now on every table is as of this moment, or of an earlier one at which it was read.
+
+        versions: table_id → version, for a moment that was before this transaction; tables that are not named were not there.
+        """
         if self._start is None:
-            self._start = dict(self.lake.catalog.rows("table_versions"))
+            self._start = dict(self.lake.catalog.rows("table_versions") if versions is None else versions)
 
     def _as_of_start(self, name: str) -> Snapshot | None:
         if self._start is None:

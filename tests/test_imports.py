@@ -55,7 +55,7 @@ ROOMS = [
     ["lake"],
     ["lakes"],
     ["migrate"],
-    ["frontends", "demo", "__main__"],
+    ["frontends", "demo", "spark", "__main__"],
 ]
 
 # Who may know sqlglot: what parses SQL. Who may know a catalog's driver: the catalog. DuckDB is both: the engine that

@@ -47,6 +47,30 @@ def write(
     lenient: bool = False,
 ) -> dict[str, int]:
     """Stage the rows of `source` in a table, which is created when absent; how many rows and files were written."""
+    staged = stage(
+        tx, name, source, mode=mode, partition_by=partition_by, schema_mode=schema_mode, predicate=predicate,
+        configuration=configuration, description=description, copy_options=copy_options,
+    )  # fmt: skip
+    if staged is None:
+        return {"rows": 0, "files": 0}
+    change, rows = staged
+    return _append(tx, change, source, rows, lenient=lenient)
+
+
+def stage(
+    tx: Transaction,
+    name: str,
+    source: Source,
+    *,
+    mode: str,
+    partition_by: Sequence[str] | None = None,
+    schema_mode: str | None = None,
+    predicate: str | None = None,
+    configuration: Mapping[str, str] | None = None,
+    description: str | None = None,
+    copy_options: Mapping[str, str | int] | None = None,
+) -> tuple[Change, str | None] | None:
+    """A write but for its files: (the change they belong to, what each of their rows must satisfy); None for nothing to do."""
     _check_arguments(mode, schema_mode, predicate)
     change = tx.change(name)
     if change is None:
@@ -54,9 +78,9 @@ def write(
         change = create(tx, name, schema, partition_by, configuration, description)
         change.copy_options = copy_options or {}
         change.operation, change.parameters["mode"] = "CREATE TABLE AS SELECT", mode
-        return _append(tx, change, source, lenient=lenient)
+        return change, None
     if mode == "ignore":
-        return {"rows": 0, "files": 0}
+        return None
     if mode == "error":
         raise TableExistsError(f"table {name!r} exists already; use mode='append' or 'overwrite'")
     check_writable(change.after.protocol, name)
@@ -71,7 +95,7 @@ def write(
         change.parameters["predicate"] = predicate
         rows = predicate
         delete_rows(tx, change, predicate)
-    return _append(tx, change, source, rows, lenient=lenient)
+    return change, rows
 
 
 def _check_arguments(mode: str, schema_mode: str | None, predicate: str | None) -> None:

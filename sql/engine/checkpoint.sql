@@ -75,14 +75,15 @@ SELECT {columns} FROM ({rows}) WHERE coalesce(add.path, remove.path) IS NOT NULL
 
 -- name: checkpoint_v2
 -- All else; what the checkpoint says of itself, and where the sidecar is. dl_checkpoint_sidecar: version, path, size_in_bytes,
--- modification_time.
+-- modification_time. Its columns add and remove are empty: Spark refuses a checkpoint that lacks them.
 SELECT struct_pack("version" := version, tags := NULL::MAP(VARCHAR, VARCHAR)) AS "checkpointMetadata",
        NULL AS protocol, NULL AS "metaData", NULL AS txn, NULL AS "domainMetadata",
-       NULL::STRUCT(path VARCHAR, "sizeInBytes" BIGINT, "modificationTime" BIGINT, tags MAP(VARCHAR, VARCHAR)) AS sidecar
+       NULL::STRUCT(path VARCHAR, "sizeInBytes" BIGINT, "modificationTime" BIGINT, tags MAP(VARCHAR, VARCHAR)) AS sidecar,
+       NULL AS remove, NULL AS add
 FROM dl_checkpoint_sidecar
 UNION ALL
-SELECT NULL, protocol, "metaData", txn, "domainMetadata", NULL FROM ({rows})
+SELECT NULL, protocol, "metaData", txn, "domainMetadata", NULL, remove, add FROM ({rows})
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, struct_pack(path := path, "sizeInBytes" := size_in_bytes,
-       "modificationTime" := modification_time, tags := NULL::MAP(VARCHAR, VARCHAR))
+       "modificationTime" := modification_time, tags := NULL::MAP(VARCHAR, VARCHAR)), NULL, NULL
 FROM dl_checkpoint_sidecar;

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -80,28 +79,6 @@ def reader(request: pytest.FixtureRequest) -> Read:
         peer: DuckDBDelta = request.getfixturevalue("duckdb_delta")
         return peer.read
     return READERS[request.param]
-
-
-@pytest.fixture(scope="session")
-def as_text() -> Callable[[pa.Table], list[str]]:
-    """Rows as DuckDB prints them, columns by name and rows sorted: equal text is an equal row, NaN and -0.0 too.
-
-    Polars knows no map: it reads a list of key-value pairs, which is made a map again here.
-    """
-
-    def render(rows: pa.Table) -> list[str]:
-        with duckdb.connect() as con:
-            con.execute("SET TimeZone = 'UTC'")
-            con.register("frame", rows)
-            kinds = {name: str(kind) for name, kind, *_ in con.execute("DESCRIBE frame").fetchall()}
-            columns = []
-            for name in sorted(rows.column_names):
-                quoted = '"' + name.replace('"', '""') + '"'
-                pairs = kinds[name].startswith('STRUCT("key" ') and kinds[name].endswith(")[]")
-                columns.append(f"CAST({f'map_from_entries({quoted})' if pairs else quoted} AS VARCHAR)")
-            return sorted(map(repr, con.execute(f"SELECT {', '.join(columns)} FROM frame").fetchall())) if columns else []
-
-    return render
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
