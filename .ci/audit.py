@@ -51,9 +51,13 @@ def secrets(root: Path, names: Iterable[str]) -> list[str]:
 
 
 def tracked(root: Path) -> list[str]:
-    """The files that git knows."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, check=True, capture_output=True, text=True).stdout
-    return [name for name in listed.split("\0") if name and (root / name).is_file()]
+    """The files that git knows, whoever owns the checkout; without git, all that are not hidden."""
+    command = ["git", "-c", f"safe.directory={root}", "ls-files", "-z"]
+    try:
+        listed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        listed = [str(p.relative_to(root)) for p in root.glob("[!.]*/**/*")]
+    return [name for name in listed if name and (root / name).is_file()]
 
 
 def closure(root: Path, extras: Iterable[str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     try:
         if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
             raise RuntimeError("Spark needs Java (Debian: apt-get install openjdk-17-jre-headless)")
-        session = builder.getOrCreate()
+        session = _patiently(builder.getOrCreate)
     except Exception as e:
         if "CI" in os.environ:
             raise
@@ -55,6 +56,16 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()
+
+
+def _patiently(start: Callable[[], Any]) -> Any:
+    """A session; an index of jars may be away for a moment."""
+    for pause in (5, 30):
+        try:
+            return start()
+        except Exception:
+            time.sleep(pause)
+    return start()
 
 
 Read = Callable[..., pa.Table]
