@@ -129,12 +129,15 @@ def test_killed_at_every_step_and_at_any_moment(scene: dict[str, Any]) -> None:
         said, steps, code = writers(last, -1, "sync", commits=5)
         assert (said, code) == (5, 0)
         last = said
-        stride = max(1, (steps // 5) // max(kills * 2 // 3, 1))
-        deadly = chance.randrange(stride)
+        stride = -(-steps // (5 * max(kills * 2 // 3, 1)))  # of a commit, rounded up: the first sweep reaches its end
+        deadly = offset = chance.randrange(stride)
         while died < kills:
-            if died < kills * 2 // 3:  # one by one, and from the start again
+            if died < kills * 2 // 3:
                 said, steps, code = writers(last, deadly, chance.choice(["sync", "sync", "async"]))
-                deadly = chance.randrange(stride) if code == 0 else deadly + stride
+                if code == 0:  # it has no such step: from the start again, beside those of the sweep before
+                    deadly = offset = (offset + 1) % stride
+                else:
+                    deadly += stride
             else:
                 said, steps, code = writers(last, -1, "sync", commits=50, seconds=chance.uniform(0, 0.3))
             assert code in (0, -signal.SIGKILL), "a writer failed by itself"
