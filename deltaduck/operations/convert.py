@@ -35,11 +35,13 @@ BOUNDS = """
            count(*) = count(stats_null_count) AS is_known, count(*) = count(stats_min_value) AS is_bounded
     FROM dl_footers WHERE path_in_schema IN ({paths}) GROUP BY ALL
 """
-# How many schemas the files have.
+# The first file of each schema that the files have.
 SCHEMAS = """
-    SELECT count(DISTINCT layout) FROM (
-        SELECT string_agg(concat_ws(' ', name, type, converted_type, logical_type, num_children, scale, precision), ',') AS layout
+    SELECT min(file_name) AS first_file FROM (
+        SELECT file_name,
+               string_agg(concat_ws(' ', name, type, converted_type, logical_type, num_children, scale, precision), ',') AS layout
         FROM parquet_schema({files}) GROUP BY file_name)
+    GROUP BY layout ORDER BY first_file
 """
 
 
@@ -113,14 +115,15 @@ def _schema(con: Any, files: Sequence[str], parts: Sequence[str], partition_by: 
     if isinstance(partition_by, Mapping):
         hive = "true, hive_types={" + ", ".join(f"{literal(k)}: {v}" for k, v in partition_by.items()) + "}"
     try:
-        relation = con.sql(f"FROM read_parquet({_list(files)}, union_by_name=true, hive_partitioning={hive})")
+        firsts = [name for (name,) in con.execute(SCHEMAS.format(files=_list(files))).fetchall()]
+        asked = files if parts else firsts  # what type a directory's value has, all of them say
+        relation = con.sql(f"FROM read_parquet({_list(asked)}, union_by_name=true, hive_partitioning={hive})")
     except duckdb.Error as e:
         raise parquet.translate(e, os.path.dirname(files[0])) from e
     fields = [Field(n, from_duckdb(t, n)) for n, t in zip(relation.columns, relation.types, strict=True)]
     data = [f for f in fields if f.name not in parts]
     same = all(duckdb.sqltype(to_duckdb(f.type)) == t for f, t in zip(fields, relation.types, strict=True) if f in data)
-    is_uniform = same and con.execute(SCHEMAS.format(files=_list(files))).fetchall() == [(1,)]
-    return Struct(tuple(data + [f for f in fields if f.name in parts])), is_uniform
+    return Struct(tuple(data + [f for f in fields if f.name in parts])), same and len(firsts) == 1
 
 
 def _statistics(con: Any, leaves: Sequence[tuple[tuple[str, ...], DataType]]) -> dict[str, dict[str, dict[str, str]]]:
