@@ -80,6 +80,19 @@ def import_table(
 ) -> Imported:
     """See ``Lake.import_table``."""
     location = storage.normalize(path, catalog.access)
+    try:
+        return _import(
+            catalog, location, name, up_to_version, resume=resume, force=force, checkpoint_only=checkpoint_only,
+            dry_run=dry_run, validate=not skip_validation, progress=progress,
+        )  # fmt: skip
+    except LogCorruptError as e:
+        raise e if location in str(e) else LogCorruptError(f"{location}: {e}; nothing was imported") from e
+
+
+def _import(
+    catalog: Catalog, location: str, name: str | None, up_to_version: int | None, *, resume: bool, force: bool,
+    checkpoint_only: bool, dry_run: bool, validate: bool, progress: Progress | None,
+) -> Imported:  # fmt: skip
     name = name or location.rsplit("/", 1)[-1]
     check_table_name(name)
     resumed = snapshots.load(catalog, name) if resume else None
@@ -95,11 +108,11 @@ def import_table(
     if resumed is not None:
         if (rest := job.remaining(found[0], resumed)) is None:
             return Imported(name, location, None, 0, 0, None)
-        return job.run(rest, found, dry_run=dry_run, validate=not skip_validation)
+        return job.run(rest, found, dry_run=dry_run, validate=validate)
     first: LogCorruptError | None = None
     for segment in _tries(found, checkpoint_only):
         try:
-            return job.run(segment, found, dry_run=dry_run, validate=not skip_validation)
+            return job.run(segment, found, dry_run=dry_run, validate=validate)
         except LogCorruptError as e:
             log.warning("%s: %s", location, e)
             job.warnings.append(str(e))

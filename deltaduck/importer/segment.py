@@ -67,7 +67,8 @@ def segments(names: Iterable[str], up_to: int | None = None) -> list[Segment]:
     if reach == -1:
         found.insert(0, Segment(-1, (), tuple(reversed(steps)), base, latest))
     if not found:
-        raise LogCorruptError(f"version {reach} of the log is missing, and no checkpoint replaces it")
+        way_out = f" its file back, or import what is before it with up_to_version={reach - 1}" if reach else " its file back"
+        raise LogCorruptError(f"version {reach} of the log is missing, and no checkpoint replaces it: bring{way_out}")
     return found
 
 

@@ -415,7 +415,9 @@ def refusal(lake: Lake, path: Path | str, kind: type[DeltaduckError], match: str
 
 def test_a_version_is_missing(lake: Lake, plain: Path) -> None:
     (plain / "_delta_log" / f"{1:020d}.json").unlink()
-    refusal(lake, plain, LogCorruptError, "version 1 of the log is missing, and no checkpoint replaces it")
+    refusal(
+        lake, plain, LogCorruptError, f"{plain}: version 1 of the log is missing, and no checkpoint replaces it: bring its file"
+    )
 
 
 @pytest.mark.parametrize(
