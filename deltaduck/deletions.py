@@ -72,14 +72,15 @@ def with_vectors(adds: pa.Table, vectors: Sequence[DeletionVector]) -> pa.Table:
         "dv_size_in_bytes": pa.array([v.size_in_bytes for v in vectors], pa.int64()),
         "dv_cardinality": pa.array([v.cardinality for v in vectors], pa.int64()),
         "data_change": pa.repeat(True, len(vectors)),
-        "stats": pa.array([_loosened(text) for text in adds["stats"].to_pylist()], pa.string()),
+        "stats": pa.array([loosened(text) for text in adds["stats"].to_pylist()], pa.string()),
     }
     for column, values in new.items():
         adds = adds.set_column(adds.column_names.index(column), column, values)
     return adds
 
 
-def _loosened(stats: str | None) -> str | None:
+def loosened(stats: str | None) -> str | None:
+    """Statistics of a file of which a row may be deleted that has the least or the greatest value."""
     if stats is None or '"tightBounds":false' in stats:
         return stats
     if '"tightBounds":true' in stats:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from deltaduck import rules
 from deltaduck.errors import SchemaMismatchError, UnsupportedFeatureError
-from deltaduck.operations import alter, optimize
+from deltaduck.operations import alter, optimize, statistics
 from deltaduck.operations.create import as_schema, field_of
 from deltaduck.protocol.schema import Field, literal, parse_schema, quote
 
@@ -195,6 +195,11 @@ class TableOptimizer:
         names = [columns] if isinstance(columns, str) else list(columns)
         tell = self._tell(writer_properties, commit_properties, post_commithook_properties)
         return optimize.z_order(self._table._lake, self._table.name, names, where, target_size, tell)
+
+    def statistics(self, *, commit_properties: Any = None, post_commithook_properties: Any = None) -> dict[str, int]:
+        """Compute the statistics of all files anew, from their rows; how many files. No file is written."""
+        with self._table._change(None, commit_properties, post_commithook_properties) as tx:
+            return statistics.recompute(tx, self._table.name)
 
     def _tell(self, *told: Any) -> Callable[[Transaction], None]:
         return lambda tx: self._table._tell(tx, *told)

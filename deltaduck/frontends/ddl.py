@@ -1,4 +1,5 @@
-"""Statements that change or maintain a table as a whole: ALTER TABLE, COMMENT ON, OPTIMIZE, VACUUM, RESTORE, CLONE, CONVERT."""
+"""Statements that change or maintain a table as a whole: ALTER TABLE, COMMENT ON, OPTIMIZE, ANALYZE, VACUUM, RESTORE, CLONE,
+CONVERT."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from sqlglot.errors import SqlglotError
 from deltaduck import identity, rules
 from deltaduck.errors import QueryError, SchemaMismatchError, UnsupportedFeatureError
 from deltaduck.frontends.words import Words
-from deltaduck.operations import alter, clone, convert, optimize, restore, vacuum
+from deltaduck.operations import alter, clone, convert, optimize, restore, statistics, vacuum
 from deltaduck.operations.create import field_of
 from deltaduck.protocol.schema import Field, Struct, quote
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from deltaduck.lake import Lake
 
 Staged = Callable[[Any], Mapping[str, int] | None]  # what a statement does in a transaction, and its counts
-FIRST = re.compile(r"\s*(?:--[^\n]*\n\s*)*(ALTER|COMMENT|OPTIMIZE|VACUUM|RESTORE|CONVERT|CREATE)\b", re.IGNORECASE)
+FIRST = re.compile(r"\s*(?:--[^\n]*\n\s*)*(ALTER|ANALYZE|COMMENT|OPTIMIZE|VACUUM|RESTORE|CONVERT|CREATE)\b", re.IGNORECASE)
 COLUMN_ENDS = ("NOT", "NULL", "DEFAULT", "COMMENT", "FIRST", "AFTER", "GENERATED", "AS", "PRIMARY", "UNIQUE", "CHECK")
 
 
@@ -42,6 +43,8 @@ def run(lake: Lake, text: str, tx: Any) -> Any:
             if missing_ok and (tx or lake).find(name) is None:
                 return lake.con.sql("SELECT true AS ok")
             return _stage(lake, tx, _alter(words, name))
+        case "ANALYZE" if words.take("TABLE"):
+            return _analyze(lake, tx, words)
         case "COMMENT" if words.take("ON"):
             return _comment(lake, tx, words)
         case "OPTIMIZE":
@@ -357,6 +360,15 @@ def _optimize(lake: Lake, tx: Any, words: Words) -> Any:
         found = optimize.z_order(lake, name, columns, where) if columns else optimize.compact(lake, name, where)
     shown = {k: found[k] for k in ("numFilesAdded", "numFilesRemoved", "partitionsOptimized", "totalConsideredFiles")}
     return _answer(lake, shown)
+
+
+def _analyze(lake: Lake, tx: Any, words: Words) -> Any:
+    """ANALYZE TABLE t COMPUTE DELTA STATISTICS"""
+    name = _table(words)
+    for word in ("COMPUTE", "DELTA", "STATISTICS"):
+        words.need(word)
+    words.end()
+    return _stage(lake, tx, lambda tx: statistics.recompute(tx, name))
 
 
 def _vacuum(lake: Lake, tx: Any, words: Words) -> Any:

@@ -45,15 +45,27 @@ def give_row_ids(tx: Transaction, change: Change) -> None:
     before, after = (s is not None and row_tracking.gives_ids(s.protocol, s.configuration) for s in (base, change.after))
     if base is None or before or not after:
         return
+    keys, adds = committed_files(tx, change)
+    if keys.num_rows:
+        add_again(change, adds, keys)
+
+
+def committed_files(tx: Transaction, change: Change) -> tuple[pa.Table, pa.Table]:
+    """The files that a table has and that were not staged by this transaction: (version, action_order) of each, and adds."""
     files = tx.files(change)
     keys = files.filter(pc.is_valid(files["version"])).select(["version", "action_order"])
-    if not keys.num_rows:
-        return
-    adds = version_files(tx.lake.catalog, base, change.skip, change.known, keys if change.removes else None)
+    if change.base is None or not keys.num_rows:
+        return keys.slice(0, 0), keys.slice(0, 0)
+    return keys, version_files(tx.lake.catalog, change.base, change.skip, change.known, keys if change.removes else None)
+
+
+def add_again(change: Change, adds: pa.Table, keys: pa.Table) -> None:
+    """Stage adds of files that the table has already: they take the place of those before, and no row changes."""
+    assert change.base is not None
     again = adds.column_names.index("data_change")
     change.adds.append(adds.set_column(again, "data_change", pa.repeat(False, adds.num_rows)))
     change.removes.append(keys.append_column("data_change", pa.nulls(keys.num_rows, pa.bool_())))
-    if pc.min(keys["version"]).as_py() < base.uniform_since:
+    if pc.min(keys["version"]).as_py() < change.base.uniform_since:
         change.foreign_files = True
 
 

@@ -111,7 +111,7 @@ FROM (
 ) r;
 
 -- name: fsck_end_without_remove
--- What ends with a commit of deltaduck's, it removes: other readers of the log would still see the rows.
+-- What ends with a commit of deltaduck's, it removes or adds again: other readers of the log would still see the rows.
 SELECT table_id, version, path AS subject
 FROM (
     SELECT a.table_id, a.removed_version AS version, a.path, a.dv_id
@@ -120,6 +120,8 @@ FROM (
     WHERE v.engine_info LIKE 'deltaduck/%'
     EXCEPT
     SELECT table_id, version, path, dv_id FROM dl_remove_files
+    EXCEPT
+    SELECT table_id, version, path, dv_id FROM dl_add_files
 ) a;
 
 -- name: fsck_counts
