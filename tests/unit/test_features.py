@@ -39,7 +39,6 @@ def test_an_upgrade_keeps_what_the_old_protocol_implied() -> None:
     ("protocol", "named"),
     [
         (Protocol(4, 7), "reader version 4"),
-        (Protocol(3, 7, ("catalogManaged",), ("catalogManaged",)), "catalogManaged"),
         (Protocol(3, 7, ("somethingNew", "timestampNtz"), ("somethingNew",)), "somethingNew"),
     ],
 )
