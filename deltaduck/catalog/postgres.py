@@ -30,6 +30,10 @@ REFUSALS = ("authentication", "does not exist", "pg_hba.conf", "not permitted", 
 
 _ARROW_TYPES = {16: pa.bool_(), 20: pa.int64(), 23: pa.int64(), 25: pa.string(), 1700: pa.int64()}  # by OID; NUMERIC are sums
 
+# Signs that are in no JSON, so that hardly a value needs quotes: a third of the time.
+_CSV = "FORMAT csv, HEADER, DELIMITER E'\\x02', QUOTE E'\\x01'"
+_PARSED = csv.ParseOptions(delimiter="\x02", quote_char="\x01", newlines_in_values=True)
+
 GONE = ("08", "57P0")  # SQLSTATEs: the connection broke, the server shuts down or is starting
 
 
@@ -101,7 +105,7 @@ class PostgresCatalog(PooledCatalog):
         def run(connection: Any) -> pa.Table:
             described = _run(connection, f"SELECT * FROM ({sql}) q LIMIT 0", params).description
             buffer = io.BytesIO()
-            with connection.cursor().copy(*_bound(f"COPY ({sql}) TO STDOUT (FORMAT csv, HEADER)", params)) as copy:
+            with connection.cursor().copy(*_bound(f"COPY ({sql}) TO STDOUT ({_CSV})", params)) as copy:
                 buffer.writelines(copy)
             buffer.seek(0)
             types = {c.name: _ARROW_TYPES[c.type_code] for c in described if c.type_code in _ARROW_TYPES}
@@ -109,7 +113,7 @@ class PostgresCatalog(PooledCatalog):
                 column_types=types, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False,
                 true_values=["t"], false_values=["f"],
             )  # fmt: skip
-            return csv.read_csv(buffer, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=convert)
+            return csv.read_csv(buffer, parse_options=_PARSED, convert_options=convert)
 
         self.trace(sql, params)
         return self._ask(run)

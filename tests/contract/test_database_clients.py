@@ -14,6 +14,7 @@ import duckdb
 import pytest
 
 import deltaduck
+from deltaduck import Lake
 
 Place = Callable[[str, Path], str]
 QUERIES = {
@@ -91,3 +92,11 @@ def ask(request: pytest.FixtureRequest, tmp_path: Path, place: Place) -> Callabl
 def test_live_files_history_lag_and_growth(ask: Callable[[str], list[tuple[str, ...]]]) -> None:
     for query, wanted in QUERIES.items():
         assert ask(query) == texts(list(wanted)), query
+
+
+def test_text_of_any_kind_comes_back_as_it_is(lake: Lake) -> None:
+    """Also what separates and quotes values on the way from a server."""
+    texts = {"path": 'a\x01b\x02c,"\\', "stats": "", "tags": "\x01", "id": "l\n\r\tm 'ü'"}
+    items = ", ".join(f"CAST(:{name} AS TEXT) AS {name}" for name in texts)
+    (row,) = lake.catalog.fetch_arrow(f"SELECT {items}, CAST(NULL AS TEXT) AS name", texts).to_pylist()
+    assert row == texts | {"name": None}
