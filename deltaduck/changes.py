@@ -115,11 +115,8 @@ class Change:
 
     def removed_keys(self) -> pa.Table | None:
         """All (version, action_order, data_change) that go; None when nothing does."""
-        return (
-            pa.concat_tables([r.select(["version", "action_order", "data_change"]) for r in self.removes])
-            if self.removes
-            else None
-        )
+        keys = [r.select(["version", "action_order", "data_change"]) for r in self.removes]
+        return pa.concat_tables(keys) if keys else None
 
     def added_files(self) -> pa.Table | None:
         """All new files as one table; None when there is none."""

@@ -105,20 +105,12 @@ def member(prefix: str, f: Field, names: Names, plain: str | None = None) -> str
 
 def logical(value: str, type_: DataType, names: Names = {}) -> str:  # noqa: B006 - never changed
     """SQL: a value of a data file as a value of the schema."""
-    if not names and not uses(type_, "variant"):
-        return mapping.logical(value, type_)
-    match type_:
-        case Struct(fields):
-            members = (f"{quote(f.name)} := {logical(member(f'{value}.', f, names), f.type, names)}" for f in fields)
-            return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(members)}) END"
-        case Array(element, _):
-            return f"list_transform({value}, lambda e: {logical('e', element, names)})"
-        case Map(key, element, _):
-            entry = f"struct_pack(k := {logical('e.key', key, names)}, v := {logical('e.value', element, names)})"
-            return f"map_from_entries(list_transform(map_entries({value}), lambda e: {entry}))"
-        case "variant":
-            return _variant(value)
-    return value
+    return mapping.rebuilt(
+        value, type_,
+        lambda t: bool(names) or uses(t, "variant") or mapping.is_renamed(t),
+        lambda struct, f: (f.name, member(f"{struct}.", f, names)),
+        lambda leaf, kind: _variant(leaf) if kind == "variant" else leaf,
+    )  # fmt: skip
 
 
 def _variant(value: str) -> str:
@@ -139,16 +131,10 @@ def arrow_items(schema: Struct, columns: Sequence[str]) -> str:
 
 
 def _arrow(value: str, type_: DataType) -> str:
-    if not uses(type_, "variant"):
-        return value
-    match type_:
-        case Struct(fields):
-            members = (f"{quote(f.name)} := {_arrow(f'{value}.{quote(f.name)}', f.type)}" for f in fields)
-            return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(members)}) END"
-        case Array(element, _):
-            return f"list_transform({value}, lambda e: {_arrow('e', element)})"
-        case Map(key, element, _):
-            entry = f"struct_pack(k := {_arrow('e.key', key)}, v := {_arrow('e.value', element)})"
-            return f"map_from_entries(list_transform(map_entries({value}), lambda e: {entry}))"
     pair = 'STRUCT(metadata BLOB, "value" BLOB)'
-    return f"CASE WHEN {value} IS NOT NULL THEN CAST(variant_to_parquet_variant({value}) AS {pair}) END"
+    return mapping.rebuilt(
+        value, type_,
+        lambda t: uses(t, "variant"),
+        lambda struct, f: (f.name, f"{struct}.{quote(f.name)}"),
+        lambda leaf, _: f"CASE WHEN {leaf} IS NOT NULL THEN CAST(variant_to_parquet_variant({leaf}) AS {pair}) END",
+    )  # fmt: skip

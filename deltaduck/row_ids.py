@@ -17,7 +17,7 @@ IDS = ("base_row_id", "default_row_commit_version")
 
 def assigned(catalog: Catalog, name: str, table_id: int, version: int, adds: pa.Table) -> tuple[pa.Table, str | None]:
     """The adds with a first row id each; and the configuration of the domain, where that changes."""
-    base = adds["base_row_id"] if "base_row_id" in adds.column_names else pa.nulls(adds.num_rows, pa.int64())
+    base, since = _held(adds)
     new = pc.is_null(base)
     if pc.any(pc.and_(new, pc.is_null(adds["num_records"]))).as_py():
         raise UnsupportedFeatureError(
@@ -29,25 +29,32 @@ def assigned(catalog: Catalog, name: str, table_id: int, version: int, adds: pa.
     starts = pa.array(held + 1 + np.cumsum(counts) - counts, pa.int64())
     base = pc.if_else(new, starts, base)
     ends = pc.max(pc.add(base, pc.fill_null(adds["num_records"], 0))).as_py() or 0
-    since = adds["default_row_commit_version"] if "default_row_commit_version" in adds.column_names else pa.nulls(0)
-    since = pc.fill_null(since, version) if len(since) else pa.repeat(pa.scalar(version, pa.int64()), adds.num_rows)
-    adds = adds.drop_columns([c for c in ("base_row_id", "default_row_commit_version") if c in adds.column_names])
-    adds = adds.append_column("base_row_id", base).append_column("default_row_commit_version", since)
+    adds = _with(adds, base, pc.fill_null(since, version))
     highest = max(held + int(counts.sum()), ends - 1)
     return adds, json.dumps({HIGH_WATER_MARK: highest}, separators=(",", ":")) if highest > held else None
 
 
 def known(catalog: Catalog, table_id: int, adds: pa.Table) -> pa.Table:
     """Adds of files that were there before: those that have no row ids any more, and had some, get them back."""
-    base, since = (adds[n] if n in adds.column_names else pa.nulls(adds.num_rows, pa.int64()) for n in IDS)
+    base, since = _held(adds)
     if not base.null_count:
         return adds
     held = catalog.arrow("known_row_ids", table_id=table_id)
     place = pc.index_in(adds["path"], held["path"].combine_chunks())
-    adds = adds.drop_columns([n for n in IDS if n in adds.column_names])
-    for name, values in zip(IDS, (base, since), strict=True):
-        found = held[name].cast(pa.int64()).combine_chunks().take(place.combine_chunks())
-        adds = adds.append_column(name, pc.coalesce(values, pa.chunked_array([found])))
+    found = (held[name].cast(pa.int64()).combine_chunks().take(place.combine_chunks()) for name in IDS)
+    return _with(adds, *(pc.coalesce(values, pa.chunked_array([f])) for values, f in zip((base, since), found, strict=True)))
+
+
+def _held(adds: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    nothing = pa.chunked_array([pa.nulls(adds.num_rows, pa.int64())])
+    base, since = (adds[name] if name in adds.column_names else nothing for name in IDS)
+    return base, since
+
+
+def _with(adds: pa.Table, *ids: pa.ChunkedArray) -> pa.Table:
+    adds = adds.drop_columns([name for name in IDS if name in adds.column_names])
+    for name, values in zip(IDS, ids, strict=True):
+        adds = adds.append_column(name, values)
     return adds
 
 

@@ -24,7 +24,6 @@ from deltaduck import predicate as predicates
 from deltaduck.catalog.base import now_ms
 from deltaduck.errors import (
     CommitConflictError,
-    DeltaduckError,
     LogCorruptError,
     MissingDependencyError,
     SchemaMismatchError,
@@ -34,6 +33,7 @@ from deltaduck.errors import (
 from deltaduck.operations import write
 from deltaduck.parquet import Target
 from deltaduck.protocol.schema import Field, Struct, arrow_schema, parse_schema, quote, to_duckdb, to_json
+from deltaduck.rules import IDENTITY
 from deltaduck.snapshot import Snapshot
 
 try:
@@ -265,7 +265,7 @@ class _Writer(sources.DataSourceArrowWriter):  # type: ignore[misc, unused-ignor
             raise UnsupportedFeatureError(
                 f"table {given.table!r} has column mapping: add columns with ALTER TABLE before Spark writes them"
             )
-        if identity := [f.name for f in target.schema if "delta.identity.start" in f.metadata]:
+        if identity := [f.name for f in target.schema if IDENTITY in f.metadata]:
             raise UnsupportedFeatureError(
                 f"table {given.table!r}: tasks of Spark cannot agree on values of the identity column {identity[0]!r}; "
                 "write it with deltaduck"
@@ -342,4 +342,4 @@ def _layout(target: Target) -> Any:
     return str(target.location), target.schema, tuple(target.partition_columns), dict(target.configuration), list(target.skip)
 
 
-__all__ = ["DeltaduckError", "DeltaduckSource", "register"]
+__all__ = ["DeltaduckSource", "register"]

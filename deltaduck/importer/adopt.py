@@ -110,8 +110,8 @@ def _exchange(catalog: Catalog, con: Any, head: Snapshot, base: Snapshot, segmen
 
 
 def _move(catalog: Catalog, scope: dict[str, int], shift: int) -> None:
-    for name, targets in (("aside", LOG), ("behind", LOG)):
-        for table in targets:
+    for name in ("aside", "behind"):
+        for table in LOG:
             catalog.execute(catalog.sql(name).format(table=table), {**scope, "shift": shift})
         catalog.execute(catalog.sql(name + "_skip").format(table_id=scope["table_id"]), {**scope, "shift": shift})
     catalog.run("shift_ends", **scope, shift=shift)

@@ -146,19 +146,34 @@ def stored(value: str, type_: DataType) -> str:
 
 
 def _renamed(value: str, type_: DataType, old: Callable[[Field], str], new: Callable[[Field], str]) -> str:
-    if to_duckdb(physical(type_)) == to_duckdb(type_):
+    return rebuilt(value, type_, is_renamed, lambda struct, f: (new(f), f"{struct}.{quote(old(f))}"), lambda leaf, _: leaf)
+
+
+def is_renamed(type_: DataType) -> bool:
+    """Has a struct in it members that the data files call otherwise?"""
+    return to_duckdb(physical(type_)) != to_duckdb(type_)
+
+
+def rebuilt(
+    value: str, type_: DataType, differs: Callable[[DataType], bool], member: Callable[[str, Field], tuple[str, str]],
+    leaf: Callable[[str, DataType], str],
+) -> str:  # fmt: skip
+    """SQL: a value made anew where its type `differs`, at any depth.
+
+    member: of a struct's SQL and a field, the name that it gets and what it is; leaf: of a value that holds no others."""
+    if not differs(type_):
         return value
     match type_:
         case Struct(fields):
-            members = (f"{quote(new(f))} := {_renamed(f'{value}.{quote(old(f))}', f.type, old, new)}" for f in fields)
+            found = [(*member(value, f), f.type) for f in fields]
+            members = (f"{quote(name)} := {rebuilt(held, kind, differs, member, leaf)}" for name, held, kind in found)
             return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(members)}) END"
         case Array(element, _):
-            return f"list_transform({value}, lambda e: {_renamed('e', element, old, new)})"
+            return f"list_transform({value}, lambda e: {rebuilt('e', element, differs, member, leaf)})"
         case Map(key, element, _):
-            k, v = _renamed("e.key", key, old, new), _renamed("e.value", element, old, new)
-            entries = f"list_transform(map_entries({value}), lambda e: struct_pack(k := {k}, v := {v}))"
-            return f"map_from_entries({entries})"
-    return value
+            k, v = (rebuilt(f"e.{part}", kind, differs, member, leaf) for part, kind in (("key", key), ("value", element)))
+            return f"map_from_entries(list_transform(map_entries({value}), lambda e: struct_pack(k := {k}, v := {v})))"
+    return leaf(value, type_)
 
 
 # --- inside

@@ -140,6 +140,7 @@ def test_what_is_done(shared_lake: Lake, section: str, operation: str) -> None:
     for n, (concurrent, place) in enumerate(in_order):
         commit(shared_lake, section, concurrent, table, place, n)
     tx.commit()
+    assert shared_lake.find(table) is None or shared_lake.mirror.verify(table)
 
 
 @pytest.mark.parametrize(("section", "concurrent"), COLUMNS_OF, ids=ids(COLUMNS_OF))
