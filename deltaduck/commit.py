@@ -27,6 +27,7 @@ from deltaduck.protocol.schema import Struct, to_json
 from deltaduck.snapshot import Snapshot
 
 KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc", "remove", "add", "add_rich", "other")
+Insert = tuple[str, Params | Sequence[Any]]  # with its parameters, by name or by place
 FEW_FILES = 64  # whose rows are kept until they are published: more are read back
 
 
@@ -51,7 +52,7 @@ class Committed:
     is_checkpoint: bool
     kinds: tuple[str, ...]
     commit_id: str = ""
-    rows: tuple[tuple[str, Params], ...] | None = None
+    rows: tuple[Insert, ...] | None = None
 
 
 def apply(catalog: Catalog, changes: Sequence[Change], isolation: str | None = None) -> list[Committed]:
@@ -97,7 +98,7 @@ class _Rows:
     """The rows of one commit on their way into the catalog. `kept` are all of them; None when that does not pay."""
 
     catalog: Catalog
-    kept: list[tuple[str, Params]] | None
+    kept: list[Insert] | None
 
     def insert(self, statement: str, **params: Any) -> None:
         sql = self.catalog.sql(statement)
@@ -113,6 +114,17 @@ class _Rows:
             names = files.column_names
             sql = f"INSERT INTO dl_add_files ({', '.join(names)}) VALUES (:{', :'.join(names)})"
             self.kept += [(sql, row) for row in files.to_pylist()]
+
+    def insert_removes(self, removes: pa.Table, **params: Any) -> int:
+        """Insert the removes that are staged; how many there are of those files."""
+        sql = self.catalog.sql("insert_removes")
+        if removes.num_rows > FEW_FILES:
+            self.kept = None
+        if self.kept is None:
+            return self.catalog.execute(sql, params)
+        made = self.catalog.fetch(f"{sql} RETURNING *", params)
+        self.kept += [(f"INSERT INTO dl_remove_files VALUES ({', '.join('?' * len(row))})", row) for row in made]
+        return len(made)
 
 
 @dataclass
@@ -273,14 +285,11 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     next_order += _insert_clustering(rows, change, scope, next_order, kinds)
     if removes is not None and removes.num_rows:
         kinds.add("remove")
-        next_order += _remove(catalog, change, scope, removes, next_order, commit_ms)
-        rows.kept = None  # the catalog made them
+        next_order += _remove(rows, change, scope, removes, next_order, commit_ms)
     if adds is not None and adds.num_rows:
         rich = change.foreign_files or any(c in adds.column_names for c in ADD_MORE)
         kinds |= {"add", "add_rich"} if rich else {"add"}
         _add(rows, scope, adds, next_order, skip_index.names(change.skip))
-        if rich:
-            rows.kept = None
     _insert_version(
         rows, replace(change, after=after), scope, commit_ms, commit_id, isolation, _metrics(adds, removes) | change.metrics
     )
@@ -379,16 +388,17 @@ def _insert_clustering(rows: _Rows, change: Change, scope: dict[str, int], order
     return 1
 
 
-def _remove(catalog: Catalog, change: Change, scope: dict[str, int], removes: pa.Table, first_order: int, commit_ms: int) -> int:
-    with catalog.staged("dl_staged_removes", removes):
-        catalog.run("insert_removes", **scope, first_order=first_order - 1, commit_ms=commit_ms)
-        catalog.run("close_intervals", **scope)
-    ((count,),) = catalog.rows("count_removes", **scope)
-    if (
-        count != removes.num_rows - removes["data_change"].null_count
-    ):  # a file to remove is gone: only a conflict check that missed something gets here
+def _remove(rows: _Rows, change: Change, scope: dict[str, int], removes: pa.Table, first_order: int, commit_ms: int) -> int:
+    removes = removes.sort_by([("version", "ascending"), ("action_order", "ascending")])
+    goes = pc.is_valid(removes["data_change"])
+    order = pc.add(pc.cumulative_sum(goes.cast(pa.int64())), first_order - 1)
+    removes = removes.append_column("remove_order", pc.if_else(goes, order, pa.scalar(None, pa.int64())))
+    with rows.catalog.staged("dl_staged_removes", removes):
+        count = rows.insert_removes(removes, **scope, commit_ms=commit_ms)
+        rows.catalog.run("close_intervals", **scope)
+    if count != pc.sum(goes).as_py():  # only a conflict check that missed something gets here
         raise CommitConflictError(change.name, scope["version"] - 1, scope["version"] - 1, "files it removes are gone")
-    return int(count)
+    return count
 
 
 def _add(rows: _Rows, scope: dict[str, int], adds: pa.Table, first_order: int, skip_names: list[str]) -> None:

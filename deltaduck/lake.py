@@ -284,10 +284,8 @@ class Lake:
             raise CatalogError(f"the lake on {self.catalog.name} is closed: open it again with deltaduck.connect")
 
     def snapshot(self, name: str, version: int | None = None) -> Snapshot:
-        self._require_open()
-        since = telemetry.clock()
-        found = snapshots.load(self.catalog, name, version)
-        telemetry.took("metadata_open_latency_ms", since, catalog=self.catalog.name)
+        if (found := self.find(name, version)) is None:
+            raise self.not_found(name)
         return found
 
     def head(self, name: str) -> tuple[Any, ...] | None:
@@ -297,13 +295,16 @@ class Lake:
 
     def find(self, name: str, version: int | None = None, timestamp: Any = None) -> Snapshot | None:
         """A table, or None when the lake has none of that name; VersionNotFoundError for a version it never had."""
-        try:
-            if timestamp is not None:
-                at = dt.datetime.fromtimestamp(timestamp / 1000, dt.UTC) if isinstance(timestamp, int) else timestamp
-                version = snapshots.version_at(self.catalog, name, at)
-            return self.snapshot(name, version)
-        except TableNotFoundError:
-            return None
+        self._require_open()
+        since = telemetry.clock()
+        if timestamp is not None:
+            at = dt.datetime.fromtimestamp(timestamp / 1000, dt.UTC) if isinstance(timestamp, int) else timestamp
+            if self.catalog.head(name) is None:
+                return None
+            version = snapshots.version_at(self.catalog, name, at)
+        if (found := snapshots.find(self.catalog, name, version)) is not None:
+            telemetry.took("metadata_open_latency_ms", since, catalog=self.catalog.name)
+        return found
 
     def visible(self, snapshot: Snapshot, condition: Condition | None = None) -> pa.Table:
         return snapshots.files(self.catalog, snapshot, condition)

@@ -54,6 +54,13 @@ class Snapshot:
 
 def load(catalog: Catalog, name: str, version: int | None = None) -> Snapshot:
     """The table at `version`, or now. TableNotFoundError, VersionNotFoundError, UnsupportedFeatureError."""
+    if (found := find(catalog, name, version)) is None:
+        raise not_found(catalog, name)
+    return found
+
+
+def find(catalog: Catalog, name: str, version: int | None = None) -> Snapshot | None:
+    """The same; None when there is no table of that name."""
     if version is None:
         row = catalog.head(name)
     else:
@@ -61,7 +68,7 @@ def load(catalog: Catalog, name: str, version: int | None = None) -> Snapshot:
     if row is None:
         if version is not None and (head := catalog.head(name)):
             raise VersionNotFoundError(f"table {name!r} has no version {version}: it has versions 0 to {head[3]}")
-        raise not_found(catalog, name)
+        return None
     table_id, table_name, location, at, latest, metadata_version, protocol_version, uniform_since, has_files, commit_ms = row
     d = _definition(catalog, table_id, metadata_version, protocol_version)
     check_readable(d.protocol, table_name)

@@ -29,7 +29,7 @@ class _Shared:
 
     turn: threading.RLock = field(default_factory=threading.RLock)  # to commit
     unmarked: dict[int, int] = field(default_factory=dict)  # what is published, and not marked
-    heads: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # rows of tables by name, since the last write
+    heads: dict[str, tuple[Any, ...] | None] = field(default_factory=dict)  # rows of tables by name, since the last write
 
 
 _shared: dict[str, _Shared] = {}  # by path
@@ -59,8 +59,8 @@ class DuckDBCatalog(Catalog):
             self._shared = _Shared() if memory else _shared.setdefault(path, _Shared())
         self._shared.heads = {}  # another process may have been here while none of ours was
         self.unmarked = self._shared.unmarked
-        self._before: dict[str, tuple[Any, ...]] = {}  # heads when the transaction under way began, and when it has committed
-        self._after: dict[str, tuple[Any, ...]] = {}
+        self._before = self._shared.heads  # when the transaction under way began, and when it has committed
+        self._after: dict[str, tuple[Any, ...] | None] = {}
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         cursor: duckdb.DuckDBPyConnection | None = getattr(self._local, "cursor", None)
@@ -150,9 +150,9 @@ class DuckDBCatalog(Catalog):
         if getattr(self._local, "inside", False):  # a transaction sees the catalog as it was when it began
             return super().head(name)
         heads, key = self._shared.heads, name.lower()
-        if (known := heads.get(key)) is None and (known := super().head(name)) is not None:
-            heads[key] = known
-        return known
+        if key not in heads:
+            heads[key] = super().head(name)
+        return heads[key]
 
     def moved(self, name: str, version: int, commit_ms: int) -> None:
         if (row := self._before.get(name.lower())) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ _turn = threading.Lock()
 _ESCAPES = {c: f"\\u{c:04X}" for c in range(32)} | {ord(c): f"\\{e}" for c, e in zip('\b\f\n\r\t"\\', 'bfnrt"\\', strict=True)}
 
 
-def query(rows: Iterable[tuple[str, Params]], sql: str) -> list[tuple[Any, ...]]:
+def query(rows: Iterable[tuple[str, Params | Sequence[Any]]], sql: str) -> list[tuple[Any, ...]]:
     """What `sql` answers where the log has but these rows: portable INSERT statements with their parameters."""
     with _turn:
         connection = _open()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def version_files(
     catalog: Catalog, snapshot: Snapshot, wanted: Sequence[SkipColumn], held: Sequence[SkipColumn], only: pa.Table | None = None
 ) -> pa.Table:
-    """The files of a snapshot as adds: `parquet.write_files`, with all further fields that an add may have.
+    """The files of a snapshot as adds, in the order they came: those of `parquet.write_files`, with all that an add may say.
 
     wanted: the index that they go into; held: the index of the snapshot's own table, whose values it takes over.
     only: (version, action_order) of some of them."""
@@ -36,7 +36,8 @@ def version_files(
     real = {name for c in snapshots.all_skip_columns(catalog, snapshot) for name, _ in c.definitions()}
     index = "".join(f", s.{old} AS {new}" for old, new in names if old in real)
     sql = catalog.sql("version_files").format(index=index, source_id=snapshot.table_id, only=_among(only))
-    return catalog.fetch_arrow(sql, {"table_id": snapshot.table_id, "version": snapshot.version})
+    found = catalog.fetch_arrow(sql, {"table_id": snapshot.table_id, "version": snapshot.version})
+    return found.sort_by([("version", "ascending"), ("action_order", "ascending")]).drop_columns(["version", "action_order"])
 
 
 def give_row_ids(tx: Transaction, change: Change) -> None:

@@ -57,21 +57,20 @@ def mark(tx: Transaction, change: Change, found: Found, effect: Effect) -> list[
 def _positions(found: Found, files: Sequence[int]) -> list[Any]:
     """For each of these files, the rows of it that go."""
     con: Any = found.connection
-    query = (
-        f"SELECT DISTINCT place // {FILE} AS file, place % {FILE} AS row FROM {found.table} WHERE place IS NOT NULL ORDER BY ALL"
-    )
-    all_files, rows = con.execute(query).fetchnumpy().values()
-    ends = np.searchsorted(all_files, files, side="right")
-    starts = np.searchsorted(all_files, files, side="left")
-    return [np.asarray(rows[a:b], np.uint64) for a, b in zip(starts, ends, strict=True)]
+    places = con.sql(f"SELECT place FROM {found.table} WHERE place IS NOT NULL").to_arrow_table()["place"].to_numpy()
+    places = np.sort(places)  # several times as fast as what numpy.unique does
+    places = places[np.diff(places, prepend=-1) != 0]
+    starts = np.array(files, np.int64) * FILE
+    bounds = zip(np.searchsorted(places, starts), np.searchsorted(places, starts + FILE), strict=True)
+    return [(places[a:b] % FILE).astype(np.uint64) for a, b in bounds]
 
 
 def _exchange(tx: Transaction, change: Change, files: pa.Table, rows: Sequence[Any]) -> None:
     """Stage the same files with these rows deleted too."""
     assert change.base is not None
     location = change.after.location
-    merged = [np.union1d(old, new) for old, new in zip(deletions.vectors(location, files), rows, strict=True)]
-    name, content, vectors = file_of(merged)
+    known = deletions.vectors(location, files)
+    name, content, vectors = file_of([np.union1d(old, new) if len(old) else new for old, new in zip(known, rows, strict=True)])
     storage.put_if_absent(location, name, content)
     keys = files.select(["version", "action_order"])
     adds = version_files(tx.lake.catalog, change.base, change.skip, change.known, keys)

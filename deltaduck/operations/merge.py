@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
 
 MATCHED, NOT_MATCHED, NOT_MATCHED_BY_SOURCE = "MATCHED", "NOT MATCHED", "NOT MATCHED BY SOURCE"
+HELD = 128 << 20  # bytes of changed rows in memory; more go into a temporary table, which DuckDB can spill
+COMES = ("update", "insert")  # actions after which there is a row
 _names = (f"dl_changes_{n}" for n in itertools.count())
 
 
@@ -84,10 +86,10 @@ class Effect:
 
 @dataclass(frozen=True)
 class Found:
-    """The changes of a search, in a temporary table of the connection.
+    """The changes of a search, which the connection knows as a table.
 
-    Its columns: place, the row's place (NULL for a row that is new); clause; c0, c1, … with the values of `schema`; and where the
-    table tracks rows row_id.
+    Its columns: place, the row's place (NULL for a row that is new); clause; c0, c1, … with the values of `schema` where rows may
+    come; and where the table tracks rows row_id.
     files: those searched, by whose order a place counts. touched: (index of a file, rows of it that go).
     new_rows: how many rows come; comes: SQL that is true for them. given: columns that some clause sets, in lower case.
     """
@@ -146,16 +148,41 @@ def _changes(
     catalog: Catalog, con: Any, change: Change, search: Search, clauses: Sequence[Clause], files: pa.Table, effect: Effect
 ) -> Iterator[Found]:
     table = next(_names)
+    query = _query(con, change, search, clauses, files)
     try:
+        held = None if search.repeats == "same" or any(IDENTITY in f.metadata for f in change.after.schema) else _held(con, query)
+        if held is None:
+            con.execute(f"CREATE TEMP TABLE {table} AS {query}")
+        else:
+            con.register(table, held)
         try:
-            con.execute(f"CREATE TEMP TABLE {table} AS {_query(con, change, search, clauses, files)}")
-            _check_repeats(con, change, search, table, files, clauses)
+            _check_repeats(con, change, search, table, files)
             _number(catalog, con, change, table, clauses)
-            yield _found(con, table, clauses, files, effect, count="count(DISTINCT place)" if search.source else "count(*)")
+            yield _found(con, table, clauses, files, effect, search.source is not None and search.repeats == "one")
         finally:
-            con.execute(f"DROP TABLE IF EXISTS {table}")
+            if held is None:
+                con.execute(f"DROP TABLE {table}")
+            else:
+                con.unregister(table)
     except duckdb.Error as e:
         raise parquet.translate(e, change.after.location) from e
+
+
+def _held(con: Any, query: str) -> pa.Table | None:
+    """The rows of a query in memory, where they are few: a temporary table costs several times that. None otherwise, and where
+    the query fails, which who runs it next hears as an error of DuckDB's own."""
+    batches, size = [], 0
+    try:
+        reader = con.sql(query).to_arrow_reader()
+        for batch in reader:
+            batches.append(batch)
+            size += batch.nbytes
+            if size > HELD:
+                reader.close()
+                return None
+    except (pa.ArrowException, OSError):
+        return None
+    return pa.Table.from_batches(batches, reader.schema)
 
 
 def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], files: pa.Table) -> str:
@@ -184,6 +211,7 @@ def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], 
     columns = [
         _case(conditions, values, to_duckdb(f.type))
         for f, values in zip(schema, _projection(schema, clauses, search.target), strict=True)
+        if any(c.action in COMES for c in clauses)
     ]
     # the inner query names nothing, so that no expression can mean one of its results
     names = ", ".join(["place", "clause", *(f"c{i}" for i in range(len(columns))), *(["row_id"] if more else [])])
@@ -230,7 +258,7 @@ def _value(f: Field, clause: Clause, values: Mapping[str, str], target: str) -> 
     return "NULL"
 
 
-def _check_repeats(con: Any, change: Change, search: Search, table: str, files: pa.Table, clauses: Sequence[Clause]) -> None:
+def _check_repeats(con: Any, change: Change, search: Search, table: str, files: pa.Table) -> None:
     """ConstraintViolationError when several rows of the source would change one row of the table."""
     if search.source is None or search.repeats == "one":
         return
@@ -267,9 +295,10 @@ def _number(catalog: Catalog, con: Any, change: Change, table: str, clauses: Seq
             con.execute(f"UPDATE {table} SET c{i} = {first} + {step} * new.n FROM ({rows}) new WHERE {table}.rowid = new.place")
 
 
-def _found(con: Any, table: str, clauses: Sequence[Clause], files: pa.Table, effect: Effect, count: str) -> Found:
-    """Count what was found."""
+def _found(con: Any, table: str, clauses: Sequence[Clause], files: pa.Table, effect: Effect, repeated: bool) -> Found:
+    """Count what was found. repeated: may a row have been found more than once?"""
     touched: dict[int, int] = {}
+    count = "count(DISTINCT place)" if repeated else "count(place)"
     query = f"SELECT place // {marking.FILE} AS file, clause, {count}, count(*) FROM {table} GROUP BY ALL ORDER BY ALL"
     for file, clause, places, rows in con.execute(query).fetchall():
         match clauses[clause].action:
@@ -281,7 +310,7 @@ def _found(con: Any, table: str, clauses: Sequence[Clause], files: pa.Table, eff
                 effect.deleted += places
         if file is not None:
             touched[file] = touched.get(file, 0) + places
-    coming = [str(n) for n, c in enumerate(clauses) if c.action in ("update", "insert")]
+    coming = [str(n) for n, c in enumerate(clauses) if c.action in COMES]
     comes = f"clause IN ({', '.join(coming)})" if coming else "false"
     given = frozenset(name.lower() for c in clauses for name in c.values)
     return Found(con, table, files, sorted(touched.items()), effect.updated + effect.inserted, comes, given)

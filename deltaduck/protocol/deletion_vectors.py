@@ -9,6 +9,7 @@ import re
 import struct
 import uuid
 import zlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -132,7 +133,7 @@ def _portable(data: bytes, order: str) -> bytes:
 
 def serialize(rows: npt.NDArray[np.uint64]) -> bytes:
     """The bitmap of row numbers, as it stands in a file between its size and its checksum."""
-    bitmap = BitMap64(rows)
+    bitmap = BitMap64(array("Q", rows.tobytes()))  # numpy's own would be taken one by one
     bitmap.run_optimize()
     return struct.pack("<I", MAGIC) + bytes(bitmap.serialize())
 

@@ -90,14 +90,14 @@ SELECT path, max(base_row_id) AS base_row_id, max(default_row_commit_version) AS
 FROM dl_add_files WHERE table_id = :table_id AND base_row_id IS NOT NULL GROUP BY path;
 
 -- name: insert_removes
--- A remove action for every file that this commit takes out. dl_staged_removes holds their (version, action_order, data_change);
--- a data_change that is NULL: the file is only added again, saying more of itself.
+-- A remove action for every file that this commit takes out. dl_staged_removes holds their (version, action_order, data_change),
+-- and the action_order of the remove; where that is NULL, the file is only added again, saying more of itself.
 INSERT INTO dl_remove_files (table_id, version, action_order, path, deletion_timestamp, data_change, extended_file_metadata,
     partition_values, size, tags, dv_id, dv_storage_type, dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality,
     base_row_id, default_row_commit_version)
-SELECT a.table_id, :version, :first_order + row_number() OVER (ORDER BY a.version, a.action_order), a.path, :commit_ms,
-    s.data_change, TRUE, a.partition_values, a.size, a.tags, a.dv_id, a.dv_storage_type, a.dv_path_or_inline_dv, a.dv_offset,
-    a.dv_size_in_bytes, a.dv_cardinality, a.base_row_id, a.default_row_commit_version
+SELECT a.table_id, :version, s.remove_order, a.path, :commit_ms, s.data_change, TRUE, a.partition_values, a.size, a.tags, a.dv_id,
+    a.dv_storage_type, a.dv_path_or_inline_dv, a.dv_offset, a.dv_size_in_bytes, a.dv_cardinality, a.base_row_id,
+    a.default_row_commit_version
 FROM dl_add_files a
 JOIN dl_staged_removes s ON s.version = a.version AND s.action_order = a.action_order
 WHERE a.table_id = :table_id AND a.removed_version IS NULL AND s.data_change IS NOT NULL;
@@ -107,10 +107,6 @@ WHERE a.table_id = :table_id AND a.removed_version IS NULL AND s.data_change IS 
 UPDATE dl_add_files SET removed_version = :version
 WHERE table_id = :table_id AND removed_version IS NULL
   AND (version, action_order) IN (SELECT version, action_order FROM dl_staged_removes);
-
--- name: count_removes
--- How many files this commit took out.
-SELECT count(*) FROM dl_remove_files WHERE table_id = :table_id AND version = :version;
 
 -- name: is_committed
 -- Did that transaction commit?

@@ -193,9 +193,21 @@ def created_empty(lake: Lake, name: str) -> None:
     lake.write(name, pa.Table.from_pylist([], schema=pa.schema({"a": pa.int32(), "d": pa.date32()})))
 
 
+def measured_again(lake: Lake, name: str) -> None:
+    """Files that are added again, with statistics, by a commit that removes none."""
+    lake.write(
+        name, pa.table({"n": [1, 2], "g": ["a", "b"]}), partition_by="g", configuration={"delta.dataSkippingNumIndexedCols": "0"}
+    )
+    lake.write(name, pa.table({"n": [3], "g": ["a"]}))
+    lake.sql(f"ALTER TABLE {name} UNSET TBLPROPERTIES ('delta.dataSkippingNumIndexedCols')")
+    lake.sql(f"ANALYZE TABLE {name} COMPUTE DELTA STATISTICS")
+    lake.sql(f"DELETE FROM {name} WHERE n = 1")
+
+
 BUILDERS = [
     every_primitive, every_primitive_as_partition, negative_decimal_as_partition, floats_as_partition, nan_as_partition,
     times_as_partition, nested, odd_names_and_values, odd_partition_columns, rewritten, gains_ntz, many_commits, created_empty,
+    measured_again,
 ]  # fmt: skip
 
 
