@@ -8,10 +8,12 @@ import json
 import os
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,9 +23,11 @@ from deltaduck.mirror import checksum
 from deltaduck.parquet import translate
 from deltaduck.protocol import log
 from deltaduck.protocol.features import interval_ms
-from deltaduck.protocol.schema import literal, to_json
+from deltaduck.protocol.schema import to_json
 from deltaduck.snapshot import Snapshot
 
+BATCH = 20_000  # rows that are asked for while those before are written
+FILES_OF_A_VERSION = 1 << 31
 HEAD = "dl_checkpoint_head"
 FILE_ROWS = ("dl_checkpoint_removes", "dl_checkpoint_files")
 COLUMNS = (  # of a checkpoint, by the relation that fills them
@@ -119,11 +123,19 @@ def checkpoint_rows(relations: Mapping[str, Any]) -> str:
 
 
 def _copy(engine: Any, snapshot: Snapshot, query: str) -> str:
-    """A local Parquet file of a query's rows."""
+    """A local Parquet file of a query's rows. DuckDB's COPY takes a third more time, and does not use it to ask for the next."""
     hidden = storage.scratch(snapshot.location)
     try:
-        engine.execute(f"COPY ({query.rstrip(';')}) TO {literal(hidden)} (FORMAT parquet, COMPRESSION snappy)")
-    except duckdb.Error as e:
+        batches = engine.sql(query.rstrip(";")).to_arrow_reader(BATCH)
+        with pq.ParquetWriter(hidden, batches.schema, store_schema=False) as file, ThreadPoolExecutor(1) as writer:
+            written: Future[None] | None = None
+            for batch in batches:
+                if written is not None:
+                    written.result()
+                written = writer.submit(file.write_batch, batch)
+            if written is not None:
+                written.result()
+    except (duckdb.Error, pa.ArrowException, OSError) as e:
         storage.remove([hidden])
         raise translate(e, snapshot.location) from e
     return hidden
@@ -175,5 +187,11 @@ def checkpoint_relations(catalog: Catalog, snapshot: Snapshot, commit_ms: int) -
         found["dl_checkpoint_domains"] = catalog.arrow("checkpoint_domains", **scope)
     if removes:
         found["dl_checkpoint_removes"] = catalog.arrow("checkpoint_removes", **scope, since_ms=since)
-    found["dl_checkpoint_files"] = catalog.arrow("checkpoint_files", **scope)
+    found["dl_checkpoint_files"] = _in_order(catalog.arrow("checkpoint_files", **scope))
     return found
+
+
+def _in_order(files: pa.Table) -> pa.Table:
+    """Files in the order they came. Nearly always they are, and to let the catalog sort them takes a fifth of the time."""
+    came = files["version"].to_numpy() * FILES_OF_A_VERSION + files["action_order"].to_numpy()
+    return files if (np.diff(came) > 0).all() else files.take(np.argsort(came, kind="stable"))

@@ -74,12 +74,12 @@ SELECT EXISTS (SELECT 1 FROM dl_remove_files WHERE table_id = :table_id),
        EXISTS (SELECT 1 FROM dl_domain_metadata WHERE table_id = :table_id);
 
 -- name: checkpoint_files
--- Live files at a version, as a checkpoint holds them.
-SELECT path, partition_values, size, modification_time, stats, tags, dv_storage_type, dv_path_or_inline_dv, dv_offset,
-       dv_size_in_bytes, dv_cardinality, base_row_id, default_row_commit_version, clustering_provider
+-- Live files at a version, as a checkpoint holds them, in any order.
+SELECT version, action_order, path, partition_values, size, modification_time, stats, tags, dv_storage_type,
+       dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality, base_row_id, default_row_commit_version,
+       clustering_provider
 FROM dl_add_files
-WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version)
-ORDER BY version, action_order;
+WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version);
 
 -- name: checkpoint_removes
 -- Tombstones younger than the retention: the last word on their file is a remove.
