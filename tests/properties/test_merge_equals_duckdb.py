@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import deltaduck
 from deltaduck import ConstraintViolationError, Lake
+from deltaduck.operations import merge
 
 EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "8")) * 3
 SCHEMA = pa.schema(
@@ -44,6 +45,7 @@ ONS = st.sampled_from(
         "t.k = s.v", "t.g = upper(s.g)", "false", "true",
     ]
 )  # fmt: skip
+HELD = st.sampled_from([merge.HELD, -1])  # changes in memory, or in a temporary table
 BOTH = st.sampled_from(["s.v > 0", "t.k < 5", "t.g = s.g", "s.k IS NULL", "t.v IS NULL OR s.v = 0.5", "NULL", "true"])
 OURS = st.sampled_from(["t.k < 5", "t.g = 'a'", "t.v IS NULL", "t.k IN (1, 2, 3)", "t.s.a = 7", "NULL"])
 THEIRS = st.sampled_from(["s.k < 5", "s.g = 'a'", "s.v IS NULL", "NULL"])
@@ -120,10 +122,10 @@ NOTICES = not duckdb.__version__.startswith("1.")  # DuckDB 1.5 changes a row tw
 
 
 @pytest.mark.parametrize("partition_by", [None, "g", "k"])
-@given(parts=st.lists(FRAME, max_size=4), source=SOURCE, on=ONS, clauses=CLAUSES, as_table=st.booleans())
+@given(parts=st.lists(FRAME, max_size=4), source=SOURCE, on=ONS, clauses=CLAUSES, as_table=st.booleans(), held=HELD)
 @settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate])
 def test_merge(
-    partition_by: str | None, parts: list[pa.Table], source: pa.Table, on: str, clauses: list[str], as_table: bool
+    partition_by: str | None, parts: list[pa.Table], source: pa.Table, on: str, clauses: list[str], as_table: bool, held: int
 ) -> None:
     folder = Path(tempfile.mkdtemp())
     sides = Sides(folder, parts, partition_by)
@@ -133,7 +135,9 @@ def test_merge(
             sides.lake.write("s", source)
         statement = f"MERGE INTO t USING {'s' if as_table else 'source'} AS s ON {on} {' '.join(clauses)}"
         try:
-            counts = sides.lake.sql(statement).fetchall()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(merge, "HELD", held)
+                counts = sides.lake.sql(statement).fetchall()
         except ConstraintViolationError:
             if NOTICES:
                 with pytest.raises(duckdb.Error, match="same target row more than once"):
