@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MATCHED, NOT_MATCHED, NOT_MATCHED_BY_SOURCE = "MATCHED", "NOT MATCHED", "NOT MATCHED BY SOURCE"
 HELD = 128 << 20  # bytes of changed rows in memory; more go into a temporary table, which DuckDB can spill
+BATCH = 50_000  # rows between two looks at how many they are
 COMES = ("update", "insert")  # actions after which there is a row
 _names = (f"dl_changes_{n}" for n in itertools.count())
 
@@ -173,7 +174,7 @@ def _held(con: Any, query: str) -> pa.Table | None:
     the query fails, which who runs it next hears as an error of DuckDB's own."""
     batches, size = [], 0
     try:
-        reader = con.sql(query).to_arrow_reader()
+        reader = con.sql(query).to_arrow_reader(BATCH)
         for batch in reader:
             batches.append(batch)
             size += batch.nbytes
