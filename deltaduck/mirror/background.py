@@ -42,9 +42,8 @@ class Background:
                 self._thread.start()
             self._changed.notify()
 
-    def close(self) -> list[int]:
-        """Publish what waits, and end; the tables whose rest is to be looked for in the outbox. What has just failed is not tried
-        again: that has been said, and stands there."""
+    def close(self) -> set[int]:
+        """Publish what waits, and end; the tables whose rest is to be looked for in the outbox."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -52,7 +51,7 @@ class Background:
         if thread is not None:
             thread.join()
         with self._changed:
-            return sorted(table_id for table_id, at in self._again.items() if at <= time.monotonic())
+            return set(self._again)
 
     def _run(self) -> None:
         while (work := self._next()) is not None:

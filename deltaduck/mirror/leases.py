@@ -10,8 +10,8 @@ import time
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
 
-SECONDS = 10.0  # that a lease is good for, unless it is taken again
-POLL = 0.005
+SECONDS = 3.0  # that a lease is good for, unless it is taken again: who died with it delays the others so long
+POLL = 0.02  # seconds; waiting more eagerly takes from the holder what he needs
 
 
 def take(catalog: Catalog, table_id: int, holder: str, patience: float = 0.0) -> bool:

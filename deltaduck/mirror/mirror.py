@@ -36,7 +36,7 @@ log = logging.getLogger("deltaduck.mirror")
 MARK_EVERY = 32  # commits between two marks, where no other process can look
 PART = 200  # versions of a table that are published between two looks at whether to stop
 PATIENCE = 0.25  # seconds to wait for who holds a lease: he publishes for both, or is dead
-SOON_MS = 1_000  # until a look at what somebody else is at, or at a catalog that does not answer
+SOON_MS = 200  # until the thread looks again at what somebody else is at: looking all the time slows him down
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,14 @@ class Mirror:
 
     def close(self) -> None:
         """Publish what waits in memory, and record what has been published. What fails is logged, and stays owed."""
-        if self._background is not None:
-            for table_id in self._background.close():
-                self._retry(table_id)
+        if self._background is not None and (waiting := self._background.close()):
+            with self._lock:
+                try:
+                    for table_id, _, _, due in self._catalog.rows("pending"):
+                        if table_id in waiting and (due is None or due <= now_ms()):
+                            self._reconcile_table(table_id, PATIENCE)
+                except CatalogError as e:
+                    self._unknown(e)
         self.flush()
 
     def flush(self) -> None:
@@ -224,6 +229,8 @@ class Mirror:
 
     def _publish_soon(self, c: Committed) -> float | None:
         with self._lock:
+            if c.version > self._published.get(c.table_id, -1) + 1:  # others commit to this table too
+                return self._retry(c.table_id)
             return None if self._publish_in_turn(c) is None else self._later(c.table_id)
 
     def _retry(self, table_id: int) -> float | None:
@@ -252,10 +259,7 @@ class Mirror:
             newest = self._published.get(c.table_id, -1)
             if newest >= c.version:
                 return None
-            if c.version and newest != c.version - 1:
-                failure = self._publish_behind_others(c)
-            else:
-                failure = self._publish_one(c)
+            failure = self._publish_one(c) if c.version == newest + 1 else self._publish_behind_others(c)
             self._commits += 1
             if self._catalog.durable_marks or self._commits % MARK_EVERY == 0:
                 self.flush()
@@ -295,7 +299,7 @@ class Mirror:
                 if failure is not None:
                     break
                 count += 1
-                if time.monotonic() > renewed + leases.SECONDS / 3:
+                if time.monotonic() > renewed + PATIENCE / 2:  # before those who wait give up waiting
                     self.flush()
                     leases.take(self._catalog, table_id, self._holder)
                     renewed = time.monotonic()

@@ -185,6 +185,26 @@ def test_who_holds_no_lease_still_publishes(open_as: Callable[[str], Lake], peop
     assert commits(lake, "t") == [0, 1, 2]
 
 
+def test_async_leaves_a_table_to_who_is_at_it(open_as: Callable[[str], Lake], people: pa.Table) -> None:
+    """The thread looks again until the other has done it, or has gone; a lake that closes does not wait so long."""
+    lake, other = open_as("async"), open_as("sync")
+    lake.write("t", people)
+    lake.mirror.reconcile()
+    other.write("t", people)
+    leases.take(lake.catalog, 1, "somebody who is slow")
+    lake.write("t", people)
+    leases.release(lake.catalog, 1, "somebody who is slow")
+    while lake.mirror.status("t")[0]["pending"]:
+        threading.Event().wait(0.01)
+    assert commits(lake, "t") == [0, 1, 2]
+    other.write("t", people)
+    leases.take(lake.catalog, 1, "somebody who died")
+    lake.write("t", people)
+    log = folder(lake, "t")
+    lake.close()
+    assert sorted(int(p.stem) for p in log.glob("*.json")) == [0, 1, 2, 3, 4]
+
+
 def test_an_unknown_mode_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UriError, match="mirror is 'later': it is sync, async or manual"):
         deltaduck.connect(tmp_path / "lake.duckdb", mirror="later")
