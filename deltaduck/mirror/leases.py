@@ -18,7 +18,7 @@ def take(catalog: Catalog, table_id: int, holder: str, patience: float = 0.0) ->
     """Take a table's lease, or take it again; False when somebody else has it for longer than `patience` seconds."""
     if not catalog.durable_marks:  # no other process is there
         return True
-    until = time.monotonic() + patience
+    until, pause = time.monotonic() + patience, POLL
     while True:
         now = now_ms()
         scope = {"table_id": table_id, "holder": holder, "now_ms": now, "expires_ms": now + int(SECONDS * 1000)}
@@ -27,7 +27,8 @@ def take(catalog: Catalog, table_id: int, holder: str, patience: float = 0.0) ->
                 return True
         if time.monotonic() >= until:
             return False
-        time.sleep(POLL)
+        time.sleep(pause)
+        pause = min(2 * pause, 10 * POLL)
 
 
 def release(catalog: Catalog, table_id: int, holder: str) -> None:

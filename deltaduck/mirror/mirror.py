@@ -84,7 +84,7 @@ class Mirror:
                 try:
                     for table_id, _, _, due in self._catalog.rows("pending"):
                         if table_id in waiting and (due is None or due <= now_ms()):
-                            self._reconcile_table(table_id, PATIENCE)
+                            self._reconcile_table(table_id, leases.SECONDS)  # or all who close now do the same work
                 except CatalogError as e:
                     self._unknown(e)
         self.flush()
