@@ -2,6 +2,7 @@
 
 A step is a call that leaves a trace outside of the process: a statement sent to the catalog, a file or a name made durable, a
 request to the store. A writer may be told to kill itself right before, or right after, its n-th step since it began to commit.
+One that lives to its end, with its lake closed, says how many of these points it has passed.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from deltaduck.catalog.sqlite import SQLiteCatalog
 
 CATALOG = ("execute", "fetch", "fetch_arrow", "ingest")
 FILES = ("open", "write", "fsync", "link", "unlink", "replace", "rename", "utime", "mkdir")
-STORE = ("put", "get", "head", "delete", "list", "list_with_delimiter")
+STORE = ("put", "get", "get_range", "head", "delete", "list", "list_with_delimiter", "open_writer")
 
 
 class Steps:
-    """Counts steps of every thread, and ends the process at one of them. deadly: 2n is before step n, 2n + 1 after it."""
+    """Counts steps of every thread, and ends the process at one of them. deadly: 2n is before step n, 2n + 1 after it; where two
+    threads are inside of a step there may be no such moment, and the next one is taken. -1: never."""
 
     def __init__(self, deadly: int) -> None:
         self.deadly, self.count, self.armed = deadly, 0, False
@@ -50,12 +52,19 @@ class Steps:
             with self._turn:
                 at = 2 * self.count + after
                 self.count += after
-            if at == self.deadly:
+            if 0 <= self.deadly <= at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+def say(what: Any) -> None:
+    """In one piece: who dies has said it or not."""
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
+
 def write(order: dict[str, Any]) -> None:
-    """Transactions over two tables, some with a delete; each number is said once it is committed."""
+    """Transactions over two tables; each number is said once it is committed. delete_every: how many of them delete a row, too.
+    compacts: is each followed by a log compaction?"""
     steps = Steps(order["deadly"])
     for catalog in (DuckDBCatalog, PostgresCatalog, SQLiteCatalog):
         for name in CATALOG:
@@ -64,22 +73,24 @@ def write(order: dict[str, Any]) -> None:
         for name in names:
             steps.wrap(owner, name)
     lake = deltaduck.connect(order["target"], storage=order["storage"], storage_options=order["options"], mirror=order["mirror"])
-    print(os.getpid(), flush=True)
-    n = order["start"]
+    say(os.getpid())
+    n, every = order["start"], order["delete_every"]
     for _ in range(order["commits"]):
         n += 1
         steps.armed = True
         with lake.begin() as tx:
-            tx.write("left", [{"n": n, "part": n % 2}])
+            tx.write("left", [{"n": n, "part": n % 2}, {"n": -n, "part": n % 2}])
             tx.write("right", [{"n": n}])
-            if n % 5 == 0:
-                tx.sql(f"DELETE FROM left WHERE n = {n - 1}")
+            if every and n % every == 0:
+                tx.sql(f"DELETE FROM left WHERE n = {1 - n}")
+        say(n)
         if order["mirror"] == "async":
             lake.mirror.reconcile()
-        print(n, flush=True)
-    steps.armed = False
+        if order["compacts"]:
+            lake.mirror.compact("right", n - 1, n)
     lake.close()
-    print(f"steps {2 * steps.count}", flush=True)
+    steps.armed = False
+    say(f"points {2 * steps.count}")
 
 
 if __name__ == "__main__":
@@ -93,4 +104,4 @@ if __name__ == "__main__":
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)
-        print(f"ended {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}", flush=True)
+        say(f"ended {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from deltaduck import statements, storage
 from deltaduck.catalog import Catalog
+from deltaduck.errors import LogCorruptError
 from deltaduck.mirror import checksum
 from deltaduck.parquet import translate
 from deltaduck.protocol import log
@@ -62,7 +63,7 @@ def write_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, commit_m
             engine.unregister(name)
     if (sums := checksum.content(catalog, snapshot, relations)) is not None:
         _put(snapshot, log.checksum_file(snapshot.version), sums, over)
-    if (_last_checkpoint(snapshot.location) or -1) > snapshot.version:
+    if last_checkpoint(snapshot.location) > snapshot.version:
         return written
     adds = relations["dl_checkpoint_files"].num_rows
     actions = 1 + sum(rows.num_rows for rows in relations.values()) + extra
@@ -142,27 +143,33 @@ def _copy(engine: Any, snapshot: Snapshot, query: str) -> str:
 
 
 def sidecars(location: str, version: int) -> list[str]:
-    """The sidecars that a checkpoint names, as paths below the table; none of a classic one, or of one that is not there."""
+    """The sidecars that a checkpoint names, as paths below the table; none of a classic one, or of one that is not there.
+
+    LogCorruptError when it cannot be read.
+    """
     content = storage.read(location, log.checkpoint_file(version))
     if content is None:
         return []
-    file = pq.ParquetFile(io.BytesIO(content))
-    if "sidecar" not in file.schema_arrow.names:
-        return []
-    found = [row["path"] for row in file.read(["sidecar"])["sidecar"].to_pylist() if row is not None]
-    return [f"{log.SIDECARS}/{os.path.basename(path)}" for path in found]
+    try:
+        file = pq.ParquetFile(io.BytesIO(content))
+        found = file.read(["sidecar"])["sidecar"].to_pylist() if "sidecar" in file.schema_arrow.names else []
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as e:
+        way_out = f"lake.mirror.verify(table, ({version}, {version}), repair=True) writes it anew"
+        raise LogCorruptError(f"{location}/{log.checkpoint_file(version)} cannot be read: {e}; {way_out}") from e
+    return [f"{log.SIDECARS}/{os.path.basename(row['path'])}" for row in found if row is not None]
 
 
 def _scope(snapshot: Snapshot) -> dict[str, int]:
     return {"table_id": snapshot.table_id, "version": snapshot.version}
 
 
-def _last_checkpoint(location: str) -> int | None:
-    """The version that ``_last_checkpoint`` names; None when there is none, or none that can be read."""
+def last_checkpoint(location: str) -> int:
+    """The version that ``_last_checkpoint`` names; -1 when it names none that is there."""
     try:
-        return int(json.loads(storage.read(location, log.LAST_CHECKPOINT) or b"{}").get("version", -1))
-    except (ValueError, AttributeError):
-        return None
+        version = int(json.loads(storage.read(location, log.LAST_CHECKPOINT) or b"{}").get("version", -1))
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        return -1
+    return version if version >= 0 and storage.exists(location, log.checkpoint_file(version)) else -1
 
 
 def checkpoint_relations(catalog: Catalog, snapshot: Snapshot, commit_ms: int) -> dict[str, pa.Table]:

@@ -171,6 +171,8 @@ class Mirror:
             self.flush()
             snapshot = snapshots.load(self._catalog, table)
             if repair:
+                if storage.list_log(snapshot.location) is None and storage.list_files(snapshot.location):
+                    storage.make_root(snapshot.location)  # the log alone is gone; where all is, a disk may not be mounted
                 self._reconcile_table(snapshot.table_id, PATIENCE)
             return verify_table(self._catalog, self._engine(), snapshot, versions, repair=repair)
 

@@ -14,8 +14,16 @@ import pyarrow as pa
 from deltaduck import snapshot as snapshots
 from deltaduck import storage
 from deltaduck.catalog import Catalog
+from deltaduck.errors import LogCorruptError
 from deltaduck.mirror import checksum
-from deltaduck.mirror.checkpoint import COLUMNS, checkpoint_relations, checkpoint_rows, sidecars, write_checkpoint
+from deltaduck.mirror.checkpoint import (
+    COLUMNS,
+    checkpoint_relations,
+    checkpoint_rows,
+    last_checkpoint,
+    sidecars,
+    write_checkpoint,
+)
 from deltaduck.mirror.publish import WHOLE_COMMITS, log_lines, same_actions
 from deltaduck.parquet import translate
 from deltaduck.protocol import log
@@ -90,6 +98,9 @@ def _problems(scope: _Scope, owed: Sequence[tuple[Any, ...]]) -> list[Problem]:
     checkpoints = _checkpoints(owed)
     for version in checkpoints[-1:] if scope.whole else checkpoints:
         found += _compare_checkpoint(scope, version)
+    if scope.whole and checkpoints and last_checkpoint(scope.snapshot.location) < 0:
+        text = f"{log.LAST_CHECKPOINT} is missing, or names no checkpoint that is there"
+        found.append(Problem(text, log.LAST_CHECKPOINT, None, checkpoints[-1]))
     return found
 
 
@@ -100,7 +111,7 @@ def _checkpoints(owed: Sequence[tuple[Any, ...]]) -> list[int]:
 def _repair(scope: _Scope, problem: Problem, times: Mapping[int, int]) -> str:
     """Write a file as it should be. What it holds, if anything, is kept beside it under a name that readers pass over."""
     location, catalog = scope.snapshot.location, scope.catalog
-    if problem.content is None:
+    if problem.content is None:  # a checkpoint, or what is written with it
         snapshot = snapshots.load(catalog, scope.snapshot.name, problem.version)
         write_checkpoint(catalog, scope.engine, snapshot, snapshot.commit_ms, over=True)
     else:
@@ -160,8 +171,8 @@ def _compare_checkpoint(scope: _Scope, version: int) -> list[Problem]:
         scope.engine.register(name, rows)
     try:
         missing, extra = _count_differences(scope, relations, [path, *sidecars(location, version)])
-    except (duckdb.Error, pa.ArrowException) as e:
-        reason = translate(e, location) if isinstance(e, duckdb.Error) else e
+    except (duckdb.Error, LogCorruptError) as e:
+        reason = translate(e, location) if isinstance(e, duckdb.Error) else e.__cause__
         return [Problem(f"{path} cannot be read: {reason}", path, None, version)]
     finally:
         for name in relations:
@@ -171,7 +182,8 @@ def _compare_checkpoint(scope: _Scope, version: int) -> list[Problem]:
         problems.append(Problem(f"{path} lacks {missing} actions and has {extra} that it should not", path, None, version))
     found = storage.read(location, log.checksum_file(version))
     if found is not None and found != checksum.content(scope.catalog, snapshot, relations):
-        problems.append(Problem(f"{log.checksum_file(version)} differs from the catalog", path, None, version))
+        path = log.checksum_file(version)
+        problems.append(Problem(f"{path} differs from the catalog", path, None, version))
     return problems
 
 

@@ -302,10 +302,6 @@ def _publish(lake: Lake, table: str) -> None:
     with lake.catalog.transaction():
         lake.catalog.run("fsck_owe", table_id=snapshot.table_id)
     with contextlib.suppress(MirrorError, StorageError):  # the second look says what is left
-        if storage.list_log(snapshot.location) is None and storage.list_files(
-            snapshot.location
-        ):  # gone, and not all that is there
-            storage.make_root(snapshot.location)
         lake.mirror.verify(table, repair=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import deltalake
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import deltaduck
-from deltaduck import Lake, MirrorError
+from deltaduck import Lake, MirrorError, StorageError
 
 EVERY_THIRD = {"delta.checkpointInterval": "3"}
 
@@ -165,6 +166,63 @@ def test_what_is_wrong_is_repaired_byte_for_byte(t: Lake, what: str) -> None:
     assert len(kept) == (0 if what == "gone" else 3)
     assert deltalake.DeltaTable(folder(t).parent).to_pyarrow_table().num_rows == 6
     assert t.mirror.verify("t", range(8), repair=True).repaired == []
+
+
+HINTS = {
+    "gone": None, "empty": "", "cut": '{"vers', "no object": "[6]", "no number": '{"version":null}', "nothing": '{"version":99}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("open_lake", ["duckdb"], indirect=True)
+@pytest.mark.parametrize("hint", HINTS.values(), ids=HINTS)
+def test_a_last_checkpoint_that_leads_nowhere_is_mended(t: Lake, hint: str | None) -> None:
+    """Some readers refuse a table whose _last_checkpoint is damaged. The next checkpoint mends it, or a repair."""
+    path = folder(t) / "_last_checkpoint"
+
+    def damage() -> None:
+        path.unlink() if hint is None else path.write_text(hint)
+
+    damage()
+    assert t.mirror.verify("t").problems == ["_delta_log/_last_checkpoint is missing, or names no checkpoint that is there"]
+    assert t.mirror.verify("t", repair=True).repaired == ["_delta_log/_last_checkpoint"]
+    assert json.loads(path.read_text())["version"] == 6
+    damage()
+    for n in (8, 9):
+        t.write("t", [{"n": n}])
+    assert json.loads(path.read_text())["version"] == 9
+    assert t.mirror.verify("t")
+
+
+@pytest.mark.parametrize("open_lake", ["duckdb"], indirect=True)
+@pytest.mark.parametrize("damage", ["cut", "footer", "name"])
+def test_a_damaged_checkpoint_is_a_finding_and_no_crash(t: Lake, damage: str) -> None:
+    """Whatever library stumbles over it, each with errors of its own."""
+    path = folder(t) / f"{6:020d}.checkpoint.parquet"
+    content = bytearray(path.read_bytes())
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    match damage:
+        case "cut":
+            del content[footer:]
+        case "footer":
+            content[footer] = 0xFF
+        case "name":
+            content[content.index(b"minReaderVersion", footer)] = 0xE4
+    path.write_bytes(content)
+    (problem,) = t.mirror.verify("t").problems
+    assert problem.startswith(f"_delta_log/{path.name} cannot be read: ")
+    assert t.mirror.verify("t", repair=True).repaired == [f"_delta_log/{path.name}"]
+
+
+@pytest.mark.parametrize("open_lake", ["duckdb"], indirect=True)
+def test_a_log_that_is_gone_is_written_anew(t: Lake) -> None:
+    before = {p.name: p.read_bytes() for p in folder(t).glob("*.json")}
+    shutil.rmtree(folder(t))
+    assert t.mirror.verify("t", range(8), repair=True)
+    assert {p.name: p.read_bytes() for p in folder(t).glob("*.json")} == before
+    assert deltalake.DeltaTable(folder(t).parent).to_pyarrow_table().num_rows == 6
+    shutil.rmtree(folder(t).parent)
+    with pytest.raises(StorageError, match=r"cannot write .* check that the directory exists"):
+        t.mirror.verify("t", repair=True)  # a disk that is not mounted, perhaps
 
 
 @pytest.mark.parametrize("open_lake", ["duckdb"], indirect=True)
