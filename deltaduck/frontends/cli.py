@@ -359,13 +359,17 @@ def clean(table: AnyTable = None, lake: LakePath = DEFAULT_LAKE) -> None:
 
 
 @mirror.command()
-def verify(table: AnyTable = None, lake: LakePath = DEFAULT_LAKE) -> None:
+def verify(
+    table: AnyTable = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Write again what is missing or wrong.")] = False,
+    lake: LakePath = DEFAULT_LAKE,
+) -> None:
     """Compare each published log with the catalog; exit code 1 when one differs."""
     with open_lake(lake) as opened:
         names = [t["name"] for t in opened.tables()] if table is None else [table]
         out = terminal.console()
         with terminal.progress(out) as bar:
-            found = [opened.mirror.verify(name) for name in bar.track(names, description="verifying")]
+            found = [opened.mirror.verify(name, repair=repair) for name in bar.track(names, description="verifying")]
         for verdict in found:
             out.print(Text(terminal.printable(str(verdict)), style="" if verdict else "bold red"), soft_wrap=True)
         if not all(found):

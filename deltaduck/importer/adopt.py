@@ -16,7 +16,7 @@ from deltaduck import snapshot as snapshots
 from deltaduck import storage
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
-from deltaduck.errors import CommitConflictError, MirrorError
+from deltaduck.errors import CommitConflictError, LogCorruptError, MirrorError
 from deltaduck.importer import Job, replay
 from deltaduck.importer.segment import Segment, segments
 from deltaduck.protocol.features import writer_features
@@ -54,7 +54,10 @@ def adopt(catalog: Catalog, table: str, diverged: int | None) -> Adopted | None:
     if first == 0:
         raise _refusal(head, "its very first version was written by somebody else")
     files = storage.list_log(head.location) or {}
-    found = [c for c in segments(files)[0].commits if c[0] >= first]
+    try:
+        found = [c for c in segments(files)[0].commits if c[0] >= first]
+    except LogCorruptError as e:
+        raise _refusal(head, str(e)) from e
     if not found:
         return None
     if found[0][0] != first:
@@ -62,7 +65,10 @@ def adopt(catalog: Catalog, table: str, diverged: int | None) -> Adopted | None:
     base = snapshots.load(catalog, table, first - 1)
     segment = Segment(-1, (), tuple(found), -1, found[-1][0])
     before = catalog.arrow("file_keys_at", table_id=base.table_id, version=base.version)
-    con = replay.replay(head.location, segment, files, before)
+    try:
+        con = replay.replay(head.location, segment, files, before)
+    except LogCorruptError as e:
+        raise _refusal(head, str(e)) from e
     try:
         with catalog.transaction():
             ((version, _, _),) = catalog.rows("table_state", table_id=head.table_id)

@@ -65,7 +65,7 @@ def same_actions(a: bytes, b: bytes) -> bool:
         return True
     try:
         return _actions(a) == _actions(b)
-    except ValueError:
+    except (ValueError, AttributeError, RecursionError):  # no JSON, or no action: anything may lie there
         return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as quote_path
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from deltaduck import storage
 from deltaduck.catalog.base import now_ms
-from deltaduck.errors import ConstraintViolationError
+from deltaduck.errors import ConstraintViolationError, MirrorError
 from deltaduck.protocol.features import check_writable, interval_ms
 from deltaduck.snapshot import Snapshot
 
@@ -41,6 +42,8 @@ def vacuum(
             "delta.deletedFileRetentionDuration: running queries and writers may need the files; nothing was deleted; "
             "enforce_retention_duration=False takes the risk, ALTER TABLE ... SET TBLPROPERTIES lowers the limit"
         )
+    if full:
+        _require_own_log(lake, snapshot)
     before = now_ms() - retention
     unneeded = _unneeded(lake, snapshot, before, keep_versions or ())
     orphans = find_orphans(lake, snapshot, before, unneeded, storage.list_files(snapshot.location)) if full else []
@@ -48,6 +51,18 @@ def vacuum(
         storage.delete(snapshot.location, [unquote(path) for path in unneeded + orphans])
         _record(lake, snapshot, unneeded)
     return sorted(unneeded + orphans)
+
+
+def _require_own_log(lake: Lake, snapshot: Snapshot) -> None:
+    """MirrorError when somebody else has committed to the table: his files are in no version that the catalog knows."""
+    listed = [int(name[:20]) for name in storage.list_log(snapshot.location) or {} if re.fullmatch(r"\d{20}\.json", name)]
+    now = lake.snapshot(snapshot.name).version  # after the look into the log: what was there of ours is committed
+    diverged = [version for table_id, version in lake.catalog.rows("diverged") if table_id == snapshot.table_id]
+    if found := diverged or [version for version in listed if version > now]:
+        raise MirrorError(
+            f"table {snapshot.name!r}: somebody else wrote version {min(found)} to its _delta_log, and VACUUM FULL would delete "
+            f"the files of that; nothing was deleted: lake.mirror.adopt({snapshot.name!r}) takes it in"
+        )
 
 
 def _unneeded(lake: Lake, snapshot: Snapshot, before: int, keep_versions: Sequence[int]) -> list[str]:

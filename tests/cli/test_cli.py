@@ -183,6 +183,7 @@ def test_mirror_verify_fails_on_a_difference(shop: Path, run: Run) -> None:
     assert "differs from the catalog" in run("mirror", "verify", code=1).stdout
     commit.unlink()
     assert "is missing" in run("mirror", "verify", "orders", code=1).stdout
+    assert "repaired; 3 commits compared, equal" in run("mirror", "verify", "orders", "--repair").stdout
 
 
 def test_mirror_reconcile_publishes_what_is_owed(shop: Path, run: Run) -> None:

@@ -180,3 +180,44 @@ def test_the_commit_says_what_was_done(raced: Lake) -> None:
     (first, *_) = (folder(raced, "t") / "_delta_log" / f"{6:020d}.json").read_text().splitlines()
     said = json.loads(first)["commitInfo"]["operationParameters"]
     assert said == {"versions": "[2,3]", "moved": '{"2":4,"3":5}'}
+
+
+NO_COMMIT = {"text": "garbage\n", "bytes": b"\xff\xfe", "no action": "[1]\n", "a string": '"add"\n', "deep": "[" * 100_000}
+
+
+@pytest.mark.parametrize("open_lake", ["duckdb"], indirect=True)
+@pytest.mark.parametrize("content", NO_COMMIT.values(), ids=NO_COMMIT)
+def test_what_is_no_commit_is_in_the_way_and_is_said_to_be(lake: Lake, content: str | bytes) -> None:
+    """Ours is committed whatever lies there; the error names the way out."""
+    lake.write("t", [{"n": 0}])
+    path = folder(lake, "t") / "_delta_log" / f"{1:020d}.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    lake.write("t", [{"n": 1}])
+    assert lake.mirror.status("t")[0]["diverged"] == 1
+    with pytest.raises(MirrorError, match=r"version 1 of the log.* Nothing was changed.* as docs/operations.md says"):
+        lake.mirror.adopt("t")
+    assert rows(lake) == [0, 1]
+
+
+@pytest.mark.parametrize("open_lake", ["duckdb"], indirect=True)
+def test_what_does_not_follow_ours_is_refused(lake: Lake) -> None:
+    lake.write("t", [{"n": 0}])
+    (folder(lake, "t") / "_delta_log" / f"{3:020d}.json").write_text('{"commitInfo":{}}\n')
+    with pytest.raises(MirrorError, match=r"version 2 of the log is missing.* Nothing was changed"):
+        lake.mirror.adopt("t")
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_their_files_are_not_vacuumed(lake: Lake, noticed: bool) -> None:
+    """The catalog knows of no version that needs them; other readers do."""
+    lake.write("t", [{"n": 0}])
+    theirs(lake, [{"n": 100}])
+    if noticed:
+        lake.write("t", [{"n": 1}])
+    for dry_run in (True, False):
+        with pytest.raises(MirrorError, match=r"somebody else wrote version 1 .* nothing was deleted: lake.mirror.adopt\('t'\)"):
+            lake.table("t").vacuum(0, enforce_retention_duration=False, full=True, dry_run=dry_run)
+    lake.mirror.adopt("t")
+    assert lake.table("t").vacuum(0, enforce_retention_duration=False, full=True, dry_run=False) == []
+    assert rows(lake) == ([0, 1, 100] if noticed else [0, 100])
+    agree(lake)
