@@ -13,10 +13,10 @@ from deltaduck import row_views, scan, skip_index, storage
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
-from deltaduck.errors import DeltaduckError, MirrorError, StorageError
+from deltaduck.errors import DeltaduckError, LogCorruptError, MirrorError, StorageError
 from deltaduck.listing import Listing
 from deltaduck.operations.vacuum import find_orphans
-from deltaduck.protocol.deletion_vectors import DeletionVector
+from deltaduck.protocol.deletion_vectors import z85_decode
 from deltaduck.protocol.schema import literal
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.protocol.widening import once_float
@@ -235,26 +235,30 @@ def _files(lake: Lake, engine: Any, snapshot: Snapshot) -> Iterator[Found]:
 def _needed(catalog: Catalog, engine: Any, snapshot: Snapshot) -> pa.Table:
     """name (absolute), size, version and live of every file that a version needs, deletion vectors' among them."""
     files = catalog.arrow("fsck_files", table_id=snapshot.table_id)
-    name = scan.full_path("path", snapshot.location)
-    out = _relation(engine, files, f"SELECT {name} AS name, size, version, live FROM dl_needed")
-    vectors = catalog.rows("fsck_vectors", table_id=snapshot.table_id)
-    if not vectors:
-        return out
-    # a vector's path is decoded already, and is absolute or below the table
-    paths = [(DeletionVector(kind, text, None, 0, 0).path or "", version, live) for kind, text, version, live in vectors]
-    names = [path if path.startswith("/") or "://" in path else f"{snapshot.location}/{path}" for path, _, _ in paths]
-    rows = [pa.array(names), pa.nulls(len(names), pa.int64()), *(pa.array(v, pa.int64()) for v in zip(*(p[1:] for p in paths)))]
-    return pa.concat_tables([out, pa.table(rows, schema=out.schema)])
-
-
-def _relation(engine: Any, rows: pa.Table, query: str) -> pa.Table:
-    engine.register("dl_needed", rows)
+    vectors = catalog.arrow("fsck_vectors", table_id=snapshot.table_id)
+    vectors = vectors.append_column("uuid", _uuids(vectors["id"], snapshot.name))
+    top = literal(f"{snapshot.location}/")
+    query = f"""
+        SELECT {scan.full_path("path", snapshot.location)} AS name, CAST(size AS BIGINT) AS size, version, live FROM dl_needed
+        UNION ALL
+        SELECT {top} || CASE WHEN directory = '' THEN '' ELSE directory || '/' END || 'deletion_vector_'
+               || CAST(CAST(hex(uuid) AS UUID) AS VARCHAR) || '.bin', NULL, version, live FROM dl_needed_vectors
+    """
+    for name, rows in (("dl_needed", files), ("dl_needed_vectors", vectors)):
+        engine.register(name, rows)
     try:
-        found = engine.sql(query).to_arrow_table()
+        return engine.sql(query).to_arrow_table()
     finally:
         engine.unregister("dl_needed")
-    types = pa.schema({"name": pa.string(), "size": pa.int64(), "version": pa.int64(), "live": pa.int64()})
-    return found.cast(types)
+        engine.unregister("dl_needed_vectors")
+
+
+def _uuids(encoded: pa.ChunkedArray, table: str) -> pa.Array:
+    """The names of deletion vectors' files, decoded all at once."""
+    data = z85_decode("".join(encoded.to_pylist()))
+    if len(data) != 16 * len(encoded):
+        raise LogCorruptError(f"table {table!r}: the file of a deletion vector has a name that cannot be read")
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(encoded), [None, pa.py_buffer(data)])
 
 
 def _views(catalog: Catalog) -> dict[str, list[str]]:

@@ -148,21 +148,28 @@ WHERE NOT EXISTS (SELECT 1 FROM dl_mirror_status s WHERE s.table_id = v.table_id
 SELECT table_id, table_name FROM dl_tables WHERE dropped_ms = 0 ORDER BY name_key;
 
 -- name: fsck_files
--- The files that versions of a table need, for a comparison with what is in storage.
+-- The files that versions of a table need, for a comparison with what is in storage. A vector's file may hold many: its size is not
+-- said.
 SELECT path, max(size) AS size, min(version) AS version, max(CASE WHEN removed_version IS NULL THEN 1 ELSE 0 END) AS live
 FROM dl_add_files
 WHERE table_id = :table_id AND deleted_ms IS NULL
 GROUP BY path
 UNION ALL
-SELECT path, size, version, 0 FROM dl_cdc_files WHERE table_id = :table_id AND deleted_ms IS NULL;
+SELECT path, size, version, 0 FROM dl_cdc_files WHERE table_id = :table_id AND deleted_ms IS NULL
+UNION ALL
+SELECT dv_path_or_inline_dv, NULL, min(version), max(CASE WHEN removed_version IS NULL THEN 1 ELSE 0 END)
+FROM dl_add_files
+WHERE table_id = :table_id AND deleted_ms IS NULL AND dv_storage_type = 'p'
+GROUP BY dv_path_or_inline_dv;
 
 -- name: fsck_vectors
--- The files with their deletion vectors, likewise.
-SELECT dv_storage_type, dv_path_or_inline_dv, min(version) AS version,
+-- The files of deletion vectors whose names are encoded: 20 characters are a UUID, those before it a directory.
+SELECT substr(dv_path_or_inline_dv, 1, length(dv_path_or_inline_dv) - 20) AS directory,
+       substr(dv_path_or_inline_dv, length(dv_path_or_inline_dv) - 19) AS id, min(version) AS version,
        max(CASE WHEN removed_version IS NULL THEN 1 ELSE 0 END) AS live
 FROM dl_add_files
-WHERE table_id = :table_id AND deleted_ms IS NULL AND dv_storage_type IN ('u', 'p')
-GROUP BY dv_storage_type, dv_path_or_inline_dv;
+WHERE table_id = :table_id AND deleted_ms IS NULL AND dv_storage_type = 'u'
+GROUP BY dv_path_or_inline_dv;
 
 -- name: fsck_set_head
 -- The row of a table, as its log has it. No file is known any more to have exactly today's columns: reading asks each.
