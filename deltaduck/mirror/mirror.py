@@ -296,15 +296,15 @@ class Mirror:
             if any(t == table_id for t, _ in self._catalog.rows("diverged")):
                 return 0, self._divergence(table_id)
             for name, location, version, is_checkpoint, commit_ms in self._catalog.rows("owed", table_id=table_id)[:most]:
+                if count and time.monotonic() > renewed + PATIENCE / 2:  # before those who wait give up waiting
+                    self.flush()
+                    leases.take(self._catalog, table_id, self._holder)
+                    renewed = time.monotonic()
                 place = storage.Root(location, self._catalog.access)
                 failure = self._publish_one(Committed(table_id, name, place, version, commit_ms, bool(is_checkpoint), KINDS))
                 if failure is not None:
                     break
                 count += 1
-                if time.monotonic() > renewed + PATIENCE / 2:  # before those who wait give up waiting
-                    self.flush()
-                    leases.take(self._catalog, table_id, self._holder)
-                    renewed = time.monotonic()
         finally:
             self.flush()
             leases.release(self._catalog, table_id, self._holder)
