@@ -13,7 +13,7 @@ from deltaduck.parquet import Target
 from deltaduck.predicate import Condition
 from deltaduck.protocol.schema import Struct, physical, to_duckdb
 from deltaduck.protocol.stats import SkipColumn
-from deltaduck.snapshot import Snapshot
+from deltaduck.snapshot import NEVER_UNIFORM, Snapshot
 
 
 @dataclass
@@ -92,6 +92,11 @@ class Change:
         """Where files of this change go."""
         a = self.after
         return Target(a.location, a.schema, a.partition_columns, a.configuration, self.skip, self.copy_options)
+
+    def keeps_foreign_files(self) -> None:
+        """Some of the adds are files that were not written now: they may lack columns that the table has."""
+        self.foreign_files = True
+        self.after = replace(self.after, uniform_since=NEVER_UNIFORM)
 
     def count(self, **numbers: int) -> None:
         """Add to the metrics."""

@@ -67,7 +67,7 @@ def add_again(change: Change, adds: pa.Table, keys: pa.Table) -> None:
     change.adds.append(adds.set_column(again, "data_change", pa.repeat(False, adds.num_rows)))
     change.removes.append(keys.append_column("data_change", pa.nulls(keys.num_rows, pa.bool_())))
     if pc.min(keys["version"]).as_py() < change.base.uniform_since:
-        change.foreign_files = True
+        change.keeps_foreign_files()
 
 
 def _among(keys: pa.Table | None) -> str:

@@ -13,12 +13,12 @@ from deltaduck import clustering, identity, storage
 from deltaduck import snapshot as snapshots
 from deltaduck.errors import StorageError
 from deltaduck.operations.alter import begin
-from deltaduck.operations.create import NEVER_UNIFORM, index_columns
+from deltaduck.operations.create import index_columns
 from deltaduck.operations.files import version_files
 from deltaduck.predicate import Condition
 from deltaduck.protocol import mapping
 from deltaduck.protocol.features import with_features, writer_features
-from deltaduck.snapshot import Snapshot
+from deltaduck.snapshot import NEVER_UNIFORM, Snapshot
 
 if TYPE_CHECKING:
     from deltaduck.transaction import Transaction

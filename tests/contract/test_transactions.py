@@ -429,3 +429,14 @@ def test_serializable_what_is_read_after_a_write_of_ones_own_counts_too(lake: La
     with pytest.raises(CommitConflictError, match="version 1 removed rows that this commit read"):
         tx.commit()
     assert lake.table("t").version() == 1
+
+
+def test_rows_that_were_written_before_a_column_was_added_in_the_same_transaction(lake: Lake) -> None:
+    lake.sql("CREATE TABLE t (n INTEGER)")
+    with lake.begin() as tx:
+        tx.sql("INSERT INTO t VALUES (1)")
+        tx.sql("ALTER TABLE t ADD COLUMN more VARCHAR")
+        assert tx.sql("FROM t").fetchall() == [(1, None)]
+    assert lake.sql("FROM t").fetchall() == [(1, None)]
+    lake.sql("INSERT INTO t VALUES (2, 'x')")
+    assert lake.sql("FROM t ORDER BY n").fetchall() == [(1, None), (2, "x")]
