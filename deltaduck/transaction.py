@@ -255,6 +255,11 @@ class Transaction:
             )
         return self._changes[key]
 
+    def is_changed(self, snapshot: Snapshot) -> bool:
+        """Is it a table as this transaction has changed it?"""
+        change = self._changes.get(snapshot.name.lower())
+        return change is not None and change.after is snapshot and not change.changes_nothing
+
     def stage(self, change: Change) -> None:
         """Put a change in the place of the one before."""
         self._changes[change.name.lower()] = change

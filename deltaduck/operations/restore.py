@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from deltaduck import clustering, identity, storage
 from deltaduck import snapshot as snapshots
-from deltaduck.errors import StorageError
+from deltaduck.errors import StorageError, UnsupportedFeatureError
+from deltaduck.operations import change_data
 from deltaduck.operations.alter import begin
 from deltaduck.operations.create import index_columns
 from deltaduck.operations.files import version_files
@@ -34,6 +35,8 @@ def restore(
     then; the protocol is the newer one, unless told. StorageError lists files that VACUUM has deleted."""
     change = begin(tx, table)
     lake = tx.lake
+    if change.base is None:
+        raise UnsupportedFeatureError(f"table {table!r} is not committed yet: it has no version to be restored to")
     version = target if isinstance(target, int) else snapshots.version_at(lake.catalog, table, target)
     then = snapshots.load(lake.catalog, table, version)
     now = tx.visible(change.after)
@@ -61,6 +64,7 @@ def restore(
         back = back.filter(pc.invert(pc.is_in(back["path"], pa.array(missing, pa.string()))))
     gone = _without(now, wanted)
     tx.stage(change)
+    change_data.tell_dropped(tx, change, gone)
     tx.remove(change, gone)
     tx.add(change, back.set_column(back.column_names.index("data_change"), "data_change", pa.array([True] * len(back))), [])
     change.reads.append(Condition())
