@@ -435,7 +435,7 @@ class Work(RuleBasedStateMachine):
                         ids = f"SELECT count(DISTINCT _metadata.row_id) FROM {name} AT (VERSION => {version})"
                         assert self.lake.sql(ids).fetchall() == [(wanted.num_rows,)]
                 assert self.lake.mirror.verify(name)
-                found = [str(row) for row in self.lake.fsck(name)]
+                found = [str(row) for row in self.lake.fsck(name) if row["level"] != "note"]
                 assert not found, found
         finally:
             self.lake.close()

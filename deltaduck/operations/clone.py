@@ -28,7 +28,9 @@ def shallow_clone(tx: Transaction, name: str, source: str, version: int | None =
     if snapshot is None:
         raise tx.lake.not_found(source)
     if snapshot.version < 0 or snapshot.table_id < 0 or tx.is_changed(snapshot):
-        raise UnsupportedFeatureError(f"table {source!r} is not committed as it is: clone it after this transaction, or a version")
+        raise UnsupportedFeatureError(
+            f"table {source!r} is not committed as it is: clone it after this transaction, or a version"
+        )
     change = create(tx, name, snapshot.schema, snapshot.partition_columns, snapshot.configuration, snapshot.description)
     change.after = replace(change.after, protocol=snapshot.protocol)
     if columns := clustering.in_force(tx.lake.catalog, snapshot):

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from deltaduck import clustering, identity, storage
 from deltaduck import snapshot as snapshots
+from deltaduck.changes import Change
 from deltaduck.errors import StorageError, UnsupportedFeatureError
 from deltaduck.operations import change_data
 from deltaduck.operations.alter import begin
@@ -64,6 +65,7 @@ def restore(
         back = back.filter(pc.invert(pc.is_in(back["path"], pa.array(missing, pa.string()))))
     gone = _without(now, wanted)
     tx.stage(change)
+    back = _without(back, _not_removed(tx, change, back))
     change_data.tell_dropped(tx, change, gone)
     tx.remove(change, gone)
     tx.add(change, back.set_column(back.column_names.index("data_change"), "data_change", pa.array([True] * len(back))), [])
@@ -73,6 +75,19 @@ def restore(
         change.operation = "RESTORE"
         change.parameters = {"version": str(version)} if isinstance(target, int) else {"timestamp": str(target)}
     return {"numRemovedFile": gone.num_rows, "numRestoredFile": back.num_rows}
+
+
+def _not_removed(tx: Transaction, change: Change, back: pa.Table) -> pa.Table:
+    """Files that this very transaction took out, and that come back: they stay, for a commit does not remove and add one file."""
+    keys = ["version", "action_order"]
+    removed = change.removed_keys()
+    if change.base is None or removed is None:
+        return back.slice(0, 0)
+    files = snapshots.files(tx.lake.catalog, change.base).join(removed.select(keys), keys, join_type="left semi")
+    files = _without(files, _without(files, back))
+    change_data.tell_returned(tx, change, files)
+    change.removes = [r.join(files.select(keys), keys, join_type="left anti") for r in change.removes]
+    return files
 
 
 def _without(files: pa.Table, others: pa.Table) -> pa.Table:
