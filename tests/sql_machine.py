@@ -21,7 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import deltaduck
 from deltaduck import DeltaduckError, UnsupportedFeatureError
 
-Read = Callable[[str, "int | None"], pa.Table]  # (path, version) -> the rows that somebody else sees
+# somebody else's rows of (path, version); can it read this table of the work at all?
+Reader = tuple[Callable[[str, "int | None"], pa.Table], Callable[["Work", str], bool]]
 
 TABLES = st.sampled_from(["@t", "@u", "@w"])  # w is a clone, where there is one, else another name of t
 KEYS = st.integers(-2, 6)
@@ -67,9 +68,10 @@ def merges(table: str) -> st.SearchStrategy[str]:
         lambda found: f"(VALUES {values([(k, *rest) for k, rest in found.items()])}) AS s(k, g, v)"
     )
     matched = st.sampled_from([
-        "WHEN MATCHED THEN UPDATE SET v = s.v, g = s.g", "WHEN MATCHED AND s.v IS NULL THEN DELETE", "WHEN MATCHED THEN UPDATE SET *",
-        "WHEN MATCHED AND t.v > 0 THEN DELETE WHEN MATCHED AND t.g > 'a' THEN UPDATE SET v = s.v WHEN MATCHED THEN UPDATE SET g = t.g",
-        "WHEN MATCHED AND s.g = t.g THEN DO NOTHING WHEN MATCHED THEN UPDATE SET *", "",
+        "WHEN MATCHED THEN UPDATE SET v = s.v, g = s.g", "WHEN MATCHED AND s.v IS NULL THEN DELETE", "",
+        "WHEN MATCHED AND t.v > 0 THEN DELETE WHEN MATCHED AND t.g > 'a' THEN UPDATE SET v = s.v "
+        "WHEN MATCHED THEN UPDATE SET g = t.g", "WHEN MATCHED THEN UPDATE SET *",
+        "WHEN MATCHED AND s.g = t.g THEN DO NOTHING WHEN MATCHED THEN UPDATE SET *",
     ])  # fmt: skip
     others = st.sampled_from([
         "WHEN NOT MATCHED THEN INSERT (k, g, v) VALUES (s.k, s.g, s.v)", "WHEN NOT MATCHED THEN INSERT *",
@@ -105,7 +107,7 @@ State = dict[str, tuple[pa.Table, Rules]]
 
 class Work(RuleBasedStateMachine):
     place: Callable[[Path], str]
-    readers: Mapping[str, tuple[Read, Callable[[Work, str], bool]]]  # and: can it read this table?
+    readers: Mapping[str, Reader]
     reads_all = True  # do they read every version, at the end?
 
     def __init__(self) -> None:
@@ -162,6 +164,9 @@ class Work(RuleBasedStateMachine):
 
     def seen(self, query: str) -> pa.Table:
         return (self.tx or self.lake).sql(query).to_arrow_table()
+
+    def is_parted(self, name: str) -> bool:
+        return bool(self.lake.table(name).metadata().partition_columns)
 
     def state(self) -> State:
         return {name: (self.held(name), rules) for name, rules in self.rules.items()}
@@ -314,7 +319,7 @@ class Work(RuleBasedStateMachine):
     @rule(name=TABLES)
     def cluster(self, name: str) -> None:
         name = self.named(name)
-        if not {"t": self.parted, "u": self.made}.get(name, "?"):
+        if not {"t": self.parted, "u": self.made}.get(name, "?"):  # of a clone, it is not known
             rules = self.rules[name]
             by = "NONE" if rules.clustered else "(k, v)"
             self.do(
