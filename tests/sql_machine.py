@@ -242,7 +242,8 @@ class Work(RuleBasedStateMachine):
         name, rows = self.named(name), self.named(rows)
         listed, _, query = rows.partition("VALUES" if "VALUES" in rows else "SELECT")
         query = f"FROM (VALUES {query}) s(k, g, v)" if "VALUES" in rows else f"SELECT {query}"
-        self.plainly(f"CREATE OR REPLACE TEMP TABLE fresh AS {query}")
+        self.plainly("CREATE OR REPLACE TEMP TABLE fresh (k BIGINT, g VARCHAR, v DOUBLE)")
+        self.plainly(f"INSERT INTO fresh BY NAME {query}")
         outside = where and self.plainly(f"SELECT count(*) FROM fresh WHERE ({where}) IS NOT TRUE")[0] != (0,)
         self.do(
             f"INSERT INTO {name} {listed} REPLACE WHERE {where} {query}" if where else f"INSERT OVERWRITE {name} {rows}",
