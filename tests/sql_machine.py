@@ -109,7 +109,7 @@ State = dict[str, tuple[pa.Table, Rules]]
 class Work(RuleBasedStateMachine):
     place: Callable[[Path], str]
     readers: Mapping[str, Reader]
-    reads_all = True  # do they read every version, at the end?
+    reads_all = True  # at the end, do they read every version, or the last?
 
     def __init__(self) -> None:
         super().__init__()
@@ -434,7 +434,7 @@ class Work(RuleBasedStateMachine):
                 for version, (wanted, _) in enumerate(versions):
                     then = self.lake.sql(f"FROM {name} AT (VERSION => {version})").to_arrow_table()
                     assert self.text(then) == self.text(wanted)
-                    if self.reads_all:
+                    if self.reads_all or version == len(versions) - 1:
                         self.others_read(name, version)
                     if self.feed and version:
                         self.told(name, version)
