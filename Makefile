@@ -31,7 +31,7 @@ $(PEERS)/.installed: pyproject.toml
 $(SPARK)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(SPARK)
 	$(SPARK)/bin/pip install --quiet --disable-pip-version-check --editable '.[postgres,spark]' 'pyspark==4.1.0' \
-		pytest pytest-benchmark
+		hypothesis pytest pytest-benchmark
 	touch $@
 
 demo: $(VENV)/.demo

@@ -13,7 +13,7 @@ from deltaduck.parquet import Target
 from deltaduck.predicate import Condition
 from deltaduck.protocol.schema import Struct, physical, to_duckdb
 from deltaduck.protocol.stats import SkipColumn
-from deltaduck.snapshot import Snapshot
+from deltaduck.snapshot import NEVER_UNIFORM, Snapshot
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Change:
     base: the snapshot that was read; None when the table is new. after: the table as it will be.
     skip: the index of the table as it will be; known: all that its index holds, or was staged to hold.
     adds: one row per new file (`parquet.write_files`). removes: (version, action_order, data_change) of live files
-    that go.
+    that go; without data_change when the same file is added again, whose path is then in a column `again`.
     foreign_files: some of the adds are files that were not written now, whose columns may be others than the table's.
     metrics: what statements say of themselves, beside what the files say.
     reads: what was read, as conditions on the skip index. A commit without reads and removes is a blind append.
@@ -92,6 +92,11 @@ class Change:
         """Where files of this change go."""
         a = self.after
         return Target(a.location, a.schema, a.partition_columns, a.configuration, self.skip, self.copy_options)
+
+    def keeps_foreign_files(self) -> None:
+        """Some of the adds are files that were not written now: they may lack columns that the table has."""
+        self.foreign_files = True
+        self.after = replace(self.after, uniform_since=NEVER_UNIFORM)
 
     def count(self, **numbers: int) -> None:
         """Add to the metrics."""

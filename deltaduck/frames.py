@@ -86,13 +86,13 @@ def release(source: Source) -> None:
         source.connection.unregister(source.item.removeprefix("(SELECT * FROM ").removesuffix(")"))
 
 
-def from_query(connection: Any, query: str, arrow: pa.Schema | None = None) -> Source:
-    """The rows of a query on `connection`."""
+def from_query(connection: Any, query: str, arrow: pa.Schema | None = None, *, named: bool = True) -> Source:
+    """The rows of a query on `connection`. named: does every column need a name of its own?"""
     relation = connection.sql(query)
     if relation is None:
         raise QueryError("the statement returns no rows to write: give a SELECT")
     columns = list(relation.columns)
-    if len({c.lower() for c in columns}) < len(columns):
+    if named and len({c.lower() for c in columns}) < len(columns):
         twice = sorted({c for c in columns if [x.lower() for x in columns].count(c.lower()) > 1})
         raise SchemaMismatchError(f"columns {', '.join(map(repr, twice))} stand more than once in the rows: rename them")
     return Source(connection, f"({query})", columns, list(relation.types), arrow)

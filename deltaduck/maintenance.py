@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -170,13 +171,16 @@ class TableOptimizer:
         return self.compact()
 
     def compact(
-        self, partition_filters: Filters | None = None, target_size: int | None = None, *, writer_properties: Any = None,
-        commit_properties: Any = None, post_commithook_properties: Any = None, **options: Any,
+        self, partition_filters: Filters | None = None, target_size: int | None = None, *,
+        min_commit_interval: int | dt.timedelta | None = None, writer_properties: Any = None, commit_properties: Any = None,
+        post_commithook_properties: Any = None, **options: Any,
     ) -> dict[str, Any]:  # fmt: skip
-        """Put small files of a partition together, up to `target_size` bytes (``delta.targetFileSize``, else 256 MiB)."""
+        """Put small files of a partition together, up to `target_size` bytes (``delta.targetFileSize``, else 256 MiB).
+
+        What is done is committed every 10 GiB, or every `min_commit_interval` (seconds; 0 is a commit per file)."""
         where = self._where(partition_filters, options)
         tell = self._tell(writer_properties, commit_properties, post_commithook_properties)
-        return optimize.compact(self._table._lake, self._table.name, where, target_size, tell)
+        return optimize.compact(self._table._lake, self._table.name, where, target_size, tell, _seconds(min_commit_interval))
 
     def cluster(
         self, target_size: int | None = None, *, full: bool = False, writer_properties: Any = None,
@@ -188,13 +192,18 @@ class TableOptimizer:
 
     def z_order(
         self, columns: Iterable[str], partition_filters: Filters | None = None, target_size: int | None = None, *,
-        writer_properties: Any = None, commit_properties: Any = None, post_commithook_properties: Any = None, **options: Any,
+        min_commit_interval: int | dt.timedelta | None = None, writer_properties: Any = None, commit_properties: Any = None,
+        post_commithook_properties: Any = None, **options: Any,
     ) -> dict[str, Any]:  # fmt: skip
-        """Sort the rows of each partition along a Z-curve over `columns`, so that predicates on any of them skip files."""
+        """Sort the rows of each partition along a Z-curve over `columns`, so that predicates on any of them skip files.
+
+        Partitions that are done are committed every 10 GiB, or every `min_commit_interval` (seconds; 0 is one by one)."""
         where = self._where(partition_filters, options)
         names = [columns] if isinstance(columns, str) else list(columns)
         tell = self._tell(writer_properties, commit_properties, post_commithook_properties)
-        return optimize.z_order(self._table._lake, self._table.name, names, where, target_size, tell)
+        return optimize.z_order(
+            self._table._lake, self._table.name, names, where, target_size, tell, _seconds(min_commit_interval)
+        )
 
     def statistics(self, *, commit_properties: Any = None, post_commithook_properties: Any = None) -> dict[str, int]:
         """Compute the statistics of all files anew, from their rows; how many files. No file is written."""
@@ -205,10 +214,17 @@ class TableOptimizer:
         return lambda tx: self._table._tell(tx, *told)
 
     def _where(self, filters: Filters | None, options: Mapping[str, Any]) -> str | None:
-        known = {"max_concurrent_tasks", "max_spill_size", "max_temp_directory_size", "min_commit_interval"}
+        known = {"max_concurrent_tasks", "max_spill_size", "max_temp_directory_size"}
         if other := [k for k, v in options.items() if k not in known and v is not None]:
             raise UnsupportedFeatureError(f"optimize takes no {other[0]}: set it as a property of the table, if there is one")
         return None if not filters else " AND ".join(_condition(*f) for f in filters)
+
+
+def _seconds(interval: int | dt.timedelta | None) -> float | None:
+    seconds = interval.total_seconds() if isinstance(interval, dt.timedelta) else interval
+    if seconds is not None and seconds < 0:
+        raise SchemaMismatchError(f"min_commit_interval is {interval}: it is a number of seconds, or a timedelta, from 0 on")
+    return seconds
 
 
 def _condition(column: str, operator: str, value: Any) -> str:

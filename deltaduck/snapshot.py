@@ -21,6 +21,7 @@ from deltaduck.protocol.stats import SkipColumn, recorded
 from deltaduck.protocol.stats import skip_columns as wanted_skip_columns
 
 MAX_DEFINITIONS = 10_000  # kept in memory
+NEVER_UNIFORM = 2**62  # as a `uniform_since`: any file may have other columns than the table
 
 
 @dataclass(frozen=True)

@@ -255,6 +255,11 @@ class Transaction:
             )
         return self._changes[key]
 
+    def is_changed(self, snapshot: Snapshot) -> bool:
+        """Is it a table as this transaction has changed it?"""
+        change = self._changes.get(snapshot.name.lower())
+        return change is not None and change.after is snapshot and not change.changes_nothing
+
     def stage(self, change: Change) -> None:
         """Put a change in the place of the one before."""
         self._changes[change.name.lower()] = change
@@ -295,7 +300,10 @@ class Transaction:
                 keys = keys.append_column("data_change", pa.repeat(pa.scalar(data_change), keys.num_rows))
                 change.removes.append(change_data.told(keys) if told else keys)
         gone = files["path"].combine_chunks() if files.num_rows else pa.array([], pa.string())
+        if data_change:
+            change_data.no_mere_move(change, gone)
         change.adds = [t for t in (a.filter(pc.invert(pc.is_in(a["path"], gone))) for a in change.adds) if t.num_rows]
+        change.removes = [part for r in change.removes for part in _not_again(r, gone, data_change, told)]
 
     # --- inside
 
@@ -342,6 +350,15 @@ class Transaction:
                 elif key in self._changes:
                     self._changes[key].reads += conditions
         return changes
+
+
+def _not_again(removes: pa.Table, gone: pa.Array, data_change: bool, told: bool) -> list[pa.Table]:
+    """Removes of files that were to be added again, now that some of these adds are gone."""
+    if "again" not in removes.column_names or not pc.any(which := pc.is_in(removes["again"], gone)).as_py():
+        return [removes]
+    keys = removes.filter(which).select(["version", "action_order"])
+    keys = keys.append_column("data_change", pa.repeat(pa.scalar(data_change), keys.num_rows))
+    return [removes.filter(pc.invert(which)), change_data.told(keys) if told else keys]
 
 
 def _no_files() -> pa.Table:

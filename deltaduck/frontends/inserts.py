@@ -45,8 +45,9 @@ def insert(lake: Lake, tx: Transaction, tree: exp.Insert, caller: FrameType | No
         columns = _fill_defaults(body, [rows.field_of(tx, name, c) for c in columns or names])
     read_before = len(tx.reads(name))
     query = sql.plan(lake, tx, references.render(body), caller)
-    source = sql.rows(lake, query)
-    if not tree.args.get("by_name"):
+    by_name = bool(tree.args.get("by_name"))
+    source = sql.rows(lake, query, named=by_name)
+    if not by_name:
         if columns is None and len(source.columns) != len(names):
             columns = free
         source = sql.rows(lake, _by_position(query, source.columns, columns or names, name))

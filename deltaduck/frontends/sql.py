@@ -276,9 +276,9 @@ def name_of(tree: exp.Expr) -> str:
     return target.name
 
 
-def rows(lake: Lake, query: str) -> Source:
-    """The rows of a planned query, to write."""
-    return _checked(lake, lambda text: frames.from_query(lake.con, text), query)  # type: ignore[no-any-return]
+def rows(lake: Lake, query: str, *, named: bool = True) -> Source:
+    """The rows of a planned query, to write. named: does every column need a name of its own?"""
+    return _checked(lake, lambda text: frames.from_query(lake.con, text, named=named), query)  # type: ignore[no-any-return]
 
 
 def _checked(lake: Lake, do: Callable[[str], Any], text: str) -> Any:

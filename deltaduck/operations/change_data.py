@@ -102,11 +102,50 @@ def tell_all(tx: Transaction, change: Change) -> None:
 
 
 def tell_dropped(tx: Transaction, change: Change, files: pa.Table) -> None:
-    """Before files of this very transaction go: their rows, where they were told."""
+    """Before files of this very transaction go: their rows, where they were told, or were there before."""
     added = change.added_files()
     if change.cdc and added is not None and _has_staged(files):
-        known = added.filter(pc.fill_null(added["told"], False)) if "told" in added.column_names else added.slice(0, 0)
+        known = added.filter(pc.and_(_known(added), pc.invert(pc.is_in(added["path"], _added_again(change)))))
         _tell_files(tx, change, known.filter(pc.is_in(known["path"], files["path"].combine_chunks())), "delete")
+
+
+def tell_returned(tx: Transaction, change: Change, files: pa.Table) -> None:
+    """Before removes of these files are taken back: their rows, where they were told."""
+    keys = ["version", "action_order"]
+    if change.cdc and files.num_rows:
+        known = pa.concat_tables([r.filter(_known(r)).select(keys) for r in change.removes])
+        _tell_files(tx, change, files.join(known, keys, join_type="left semi"), "insert")
+
+
+def no_mere_move(change: Change, gone: pa.Array) -> None:
+    """Rows go that this transaction has only moved, from files that it took out to some of these: then both say that data
+    changed, or else who follows the files would not learn of it."""
+    again = _added_again(change)
+    moved = [pc.and_(pc.invert(a["data_change"]), pc.invert(pc.is_in(a["path"], again))) for a in change.adds]
+    if any(pc.any(pc.and_(m, pc.is_in(a["path"], gone))).as_py() for m, a in zip(moved, change.adds, strict=True)):
+        is_told = bool(change.cdc)
+        change.adds = [_as_changed(a, which, is_told) for a, which in zip(change.adds, moved, strict=True)]
+        change.removes = [_as_changed(r, pc.fill_null(pc.invert(r["data_change"]), False), is_told) for r in change.removes]
+
+
+def _as_changed(table: pa.Table, which: pa.ChunkedArray, is_told: bool) -> pa.Table:
+    before = table["told"] if "told" in table.column_names else pa.repeat(False, table.num_rows)
+    changes = pc.if_else(which, True, table["data_change"])
+    names = [name for name in table.column_names if name != "told"]
+    table = table.select(names).set_column(names.index("data_change"), "data_change", changes)
+    return table.append_column("told", pc.if_else(which, is_told, before))
+
+
+def _known(table: pa.Table) -> pa.ChunkedArray:
+    """Are these files whose rows were told, or files between which this transaction has only moved rows?"""
+    moved = pc.fill_null(pc.invert(table["data_change"]), False)
+    return pc.or_(moved, pc.fill_null(table["told"], False)) if "told" in table.column_names else moved
+
+
+def _added_again(change: Change) -> pa.Array:
+    """Paths of files that are added once more, saying more of themselves."""
+    paths = [r["again"].combine_chunks() for r in change.removes if "again" in r.column_names]
+    return pa.concat_arrays(paths) if paths else pa.array([], pa.string())
 
 
 def told(table: pa.Table) -> pa.Table:

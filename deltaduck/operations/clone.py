@@ -27,8 +27,10 @@ def shallow_clone(tx: Transaction, name: str, source: str, version: int | None =
     snapshot = tx.find(source, version, timestamp)
     if snapshot is None:
         raise tx.lake.not_found(source)
-    if snapshot.version < 0 or snapshot.table_id < 0:
-        raise UnsupportedFeatureError(f"table {source!r} is not committed yet: clone it after this transaction")
+    if snapshot.version < 0 or snapshot.table_id < 0 or tx.is_changed(snapshot):
+        raise UnsupportedFeatureError(
+            f"table {source!r} is not committed as it is: clone it after this transaction, or a version"
+        )
     change = create(tx, name, snapshot.schema, snapshot.partition_columns, snapshot.configuration, snapshot.description)
     change.after = replace(change.after, protocol=snapshot.protocol)
     if columns := clustering.in_force(tx.lake.catalog, snapshot):

@@ -32,12 +32,11 @@ from deltaduck.protocol.features import (
 )
 from deltaduck.protocol.partitions import check_partition_type
 from deltaduck.protocol.schema import Field, Struct, check_names, from_duckdb, parse_schema, uses, with_nullability
-from deltaduck.snapshot import Snapshot
+from deltaduck.snapshot import NEVER_UNIFORM, Snapshot
 
 if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
 
-NEVER_UNIFORM = 2**62
 LONGEST_NAME = 120  # of a table's directory, in characters; a longer one ends in a digest
 
 
@@ -152,7 +151,9 @@ def change_schema(
         uniform_since=change.after.uniform_since if same else NEVER_UNIFORM,
         protocol=upgraded(change.after.protocol, schema, configuration),
     )  # fmt: skip
-    return change.restaged(after, index_columns(after, [*change.known, *change.skip]))
+    staged = change.restaged(after, index_columns(after, [*change.known, *change.skip]))
+    staged.foreign_files |= bool(change.adds) and not same  # those that this transaction wrote before
+    return staged
 
 
 def evolved(change: Change, rows: Struct) -> Change:

@@ -65,9 +65,10 @@ def add_again(change: Change, adds: pa.Table, keys: pa.Table) -> None:
     assert change.base is not None
     again = adds.column_names.index("data_change")
     change.adds.append(adds.set_column(again, "data_change", pa.repeat(False, adds.num_rows)))
-    change.removes.append(keys.append_column("data_change", pa.nulls(keys.num_rows, pa.bool_())))
+    removes = keys.append_column("data_change", pa.nulls(keys.num_rows, pa.bool_()))
+    change.removes.append(removes.append_column("again", adds["path"]))
     if pc.min(keys["version"]).as_py() < change.base.uniform_since:
-        change.foreign_files = True
+        change.keeps_foreign_files()
 
 
 def _among(keys: pa.Table | None) -> str:

@@ -169,9 +169,10 @@ def _index(catalog: Catalog, engine: Any, snapshot: Snapshot) -> Iterator[Found]
         return
     values = ", ".join(["version", "action_order", *skip_index.names(columns)])
     adds = catalog.arrow("skip_sources", table_id=snapshot.table_id, ours=skip_index.ENGINE + "%")
+    wanted = skip_index.derive(engine, adds, columns, snapshot.schema)
     shown = {
-        "dl_index_wanted": skip_index.derive(engine, adds, columns, snapshot.schema),
-        "dl_index_held": catalog.fetch_arrow(f"SELECT {values} FROM {table}"),
+        "dl_index_wanted": wanted,
+        "dl_index_held": _typed(catalog.fetch_arrow(f"SELECT {values} FROM {table}"), wanted.schema),
         "dl_index_adds": adds.select(["version", "action_order", "num_records"]),
     }
     differs = " OR ".join(_differs(c) for c in columns) or "FALSE"
@@ -186,6 +187,12 @@ def _index(catalog: Catalog, engine: Any, snapshot: Snapshot) -> Iterator[Found]
         ((count, first),) = _asked(engine, shown, f"SELECT count(*), min(version) FROM ({query})")
         if count:
             yield check, count, first, None
+
+
+def _typed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows whose empty columns have the types that they should have: SQLite says none."""
+    fields = [schema.field(f.name) if rows[f.name].null_count == rows.num_rows else f for f in rows.schema]
+    return rows.cast(pa.schema(fields))
 
 
 def _differs(c: SkipColumn) -> str:

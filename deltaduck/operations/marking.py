@@ -77,4 +77,4 @@ def _exchange(tx: Transaction, change: Change, files: pa.Table, rows: Sequence[A
     tx.remove(change, files, told=True)
     tx.add(change, deletions.with_vectors(adds, vectors), [storage.join(location, name)], told=True)
     if pc.min(files["version"]).as_py() < change.base.uniform_since:
-        change.foreign_files = True
+        change.keeps_foreign_files()

@@ -11,14 +11,16 @@ import pyarrow.compute as pc
 
 from deltaduck import clustering, identity, storage
 from deltaduck import snapshot as snapshots
-from deltaduck.errors import StorageError
+from deltaduck.changes import Change
+from deltaduck.errors import StorageError, UnsupportedFeatureError
+from deltaduck.operations import change_data
 from deltaduck.operations.alter import begin
-from deltaduck.operations.create import NEVER_UNIFORM, index_columns
+from deltaduck.operations.create import index_columns
 from deltaduck.operations.files import version_files
 from deltaduck.predicate import Condition
 from deltaduck.protocol import mapping
 from deltaduck.protocol.features import with_features, writer_features
-from deltaduck.snapshot import Snapshot
+from deltaduck.snapshot import NEVER_UNIFORM, Snapshot
 
 if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
@@ -34,6 +36,8 @@ def restore(
     then; the protocol is the newer one, unless told. StorageError lists files that VACUUM has deleted."""
     change = begin(tx, table)
     lake = tx.lake
+    if change.base is None:
+        raise UnsupportedFeatureError(f"table {table!r} is not committed yet: it has no version to be restored to")
     version = target if isinstance(target, int) else snapshots.version_at(lake.catalog, table, target)
     then = snapshots.load(lake.catalog, table, version)
     now = tx.visible(change.after)
@@ -61,6 +65,8 @@ def restore(
         back = back.filter(pc.invert(pc.is_in(back["path"], pa.array(missing, pa.string()))))
     gone = _without(now, wanted)
     tx.stage(change)
+    back = _without(back, _not_removed(tx, change, back))
+    change_data.tell_dropped(tx, change, gone)
     tx.remove(change, gone)
     tx.add(change, back.set_column(back.column_names.index("data_change"), "data_change", pa.array([True] * len(back))), [])
     change.reads.append(Condition())
@@ -69,6 +75,19 @@ def restore(
         change.operation = "RESTORE"
         change.parameters = {"version": str(version)} if isinstance(target, int) else {"timestamp": str(target)}
     return {"numRemovedFile": gone.num_rows, "numRestoredFile": back.num_rows}
+
+
+def _not_removed(tx: Transaction, change: Change, back: pa.Table) -> pa.Table:
+    """Files that this very transaction took out, and that come back: they stay, for a commit does not remove and add one file."""
+    keys = ["version", "action_order"]
+    removed = change.removed_keys()
+    if change.base is None or removed is None:
+        return back.slice(0, 0)
+    files = snapshots.files(tx.lake.catalog, change.base).join(removed.select(keys), keys, join_type="left semi")
+    files = _without(files, _without(files, back))
+    change_data.tell_returned(tx, change, files)
+    change.removes = [r.join(files.select(keys), keys, join_type="left anti") for r in change.removes]
+    return files
 
 
 def _without(files: pa.Table, others: pa.Table) -> pa.Table:

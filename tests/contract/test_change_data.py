@@ -99,6 +99,8 @@ def test_whole_files_tell_it_by_themselves(lake: Lake) -> None:
         ("partitions", ["INSERT INTO t VALUES ('a', 9, 9)", "UPDATE t SET v = 5", "INSERT OVERWRITE t VALUES ('c', 1, 1)"]),
         ("partitions", ["INSERT INTO t VALUES ('a', 9, 9)", "OPTIMIZE t", "UPDATE t SET v = 5 WHERE id = 2"]),
         ("files", ["DELETE FROM t WHERE day = 'b'", UPSERT]),
+        ("files", ["INSERT INTO t VALUES ('a', 9, 9)", "UPDATE t SET v = 5", "RESTORE TABLE t TO VERSION AS OF 0"]),
+        ("vectors", ["UPDATE t SET v = 5", "RESTORE TABLE t TO VERSION AS OF 0", "DELETE FROM t WHERE id = 1"]),
     ],
 )
 def test_a_transaction_tells_the_sum_of_its_statements(lake: Lake, how: str, statements: list[str]) -> None:

@@ -35,6 +35,15 @@ def items(lake: Lake) -> list[tuple[Any, ...]]:
     return lake.sql("SELECT id, price FROM items ORDER BY ALL").fetchall()
 
 
+def test_rows_go_by_position_whatever_their_columns_are_called(shop: Lake) -> None:
+    shop.sql("CREATE TABLE pairs (a INTEGER, b INTEGER)")
+    shop.sql("INSERT INTO pairs SELECT 0::INTEGER, 0::INTEGER")
+    shop.sql("INSERT INTO pairs SELECT id AS x, id AS x FROM items WHERE id = 1")
+    assert shop.sql("FROM pairs ORDER BY a").fetchall() == [(0, 0), (1, 1)]
+    with pytest.raises(SchemaMismatchError, match="stand more than once"):
+        shop.sql("INSERT INTO pairs BY NAME SELECT id AS a, id AS a FROM items")
+
+
 # --- other tables in UPDATE and DELETE
 
 UPDATES = {

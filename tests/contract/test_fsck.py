@@ -57,6 +57,7 @@ def test_nothing_is_wrong_with_all_that_a_table_can_have_seen(lake: Lake, tmp_pa
     shutil.copytree(Path(lake.storage, "t"), tmp_path / "elsewhere")
     lake.import_table(tmp_path / "elsewhere", "seen")
     lake.sql("DROP TABLE v")
+    lake.write("nulls", "SELECT range AS n, NULL::VARCHAR AS nothing FROM range(2)")
     assert lake.fsck() == []
 
 

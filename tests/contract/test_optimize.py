@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +16,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import deltaduck
 from deltaduck import Lake, WriterProperties
-from deltaduck.errors import CommitConflictError, DeltaduckError, QueryError, SchemaMismatchError, TableNotFoundError
+from deltaduck.errors import (
+    CommitConflictError,
+    DeltaduckError,
+    LogCorruptError,
+    QueryError,
+    SchemaMismatchError,
+    TableNotFoundError,
+)
+from deltaduck.operations import optimize
 
 Log = Callable[[Lake, str, int], list[dict[str, Any]]]
 
@@ -218,8 +232,6 @@ def test_a_compaction_leaves_out_what_somebody_took_in_the_meantime(
     how=st.sampled_from(["OPTIMIZE t", "OPTIMIZE t ZORDER BY (n)", "OPTIMIZE t WHERE p = 1", "OPTIMIZE t ZORDER BY (n, m)"]),
 )
 def test_rows_are_what_they_were(tmp_path_factory: Any, writes: list[list[tuple[int | None, int | None]]], how: str) -> None:
-    import deltaduck
-
     with deltaduck.connect(tmp_path_factory.mktemp("o") / "lake.duckdb") as lake:
         lake.create_table("t", {"p": "INT", "n": "INT", "m": "INT"}, partition_by="p")
         for rows in writes:
@@ -253,3 +265,134 @@ def test_hundreds_of_tiny_files_keep_the_order_of_their_rows(lake: Lake) -> None
         (n,) for n in range(160) if n // 2 % 2 == 0 and n != 41
     ]
     assert lake.sql("SELECT n FROM t WHERE p = 1").fetchall() == [(n,) for n in range(160) if n // 2 % 2 == 1]
+
+
+# --- in several commits
+
+
+def parted(lake: Lake) -> None:
+    """Partitions 0 to 4, of three files each; n tells all rows apart."""
+    for n in range(15):
+        lake.write("t", pa.table({"p": [n % 5], "n": [n]}), partition_by="p")
+
+
+def files_on_disk(lake: Lake) -> set[str]:
+    place = Path(lake.table("t").detail()["location"])
+    return {p.name for p in place.rglob("*.parquet") if "_delta_log" not in p.parts}
+
+
+def files_in_log(lake: Lake) -> set[str]:
+    return {p.split("/")[-1] for p in lake.sql("SELECT path FROM dl_add_files").to_arrow_table()["path"].to_pylist()}
+
+
+@pytest.mark.parametrize("interval", [0, dt.timedelta(0), None, 3600])
+def test_it_commits_as_often_as_it_is_told(lake: Lake, interval: int | dt.timedelta | None) -> None:
+    parted(lake)
+    metrics = lake.table("t").optimize.compact(min_commit_interval=interval)
+    assert lake.table("t").version() == 14 + (1 if interval in (None, 3600) else 5)
+    assert (metrics["numFilesRemoved"], metrics["numFilesAdded"], metrics["partitionsOptimized"]) == (15, 5, 5)  # of all commits
+    assert (metrics["totalConsideredFiles"], metrics["filesRemoved"]["totalFiles"]) == (15, 15)
+    lake.table("t").optimize.z_order(["n"], min_commit_interval=interval)
+    assert lake.table("t").version() == 14 + 2 * (1 if interval in (None, 3600) else 5)
+    assert numbers(lake) == list(range(15))
+    assert lake.mirror.verify("t")
+    with pytest.raises(SchemaMismatchError, match="number of seconds"):
+        lake.table("t").optimize.compact(min_commit_interval=-1)
+
+
+@pytest.mark.parametrize("bound", [{"BATCH_FILES": 6}, {"BATCH_SIZE": 1}])
+def test_much_work_is_committed_as_it_goes(lake: Lake, monkeypatch: pytest.MonkeyPatch, bound: dict[str, int]) -> None:
+    parted(lake)
+    size = int(lake.table("t").files()["size"][0].as_py())
+    for name, value in bound.items():
+        monkeypatch.setattr(optimize, name, value)
+    lake.table("t").optimize.compact(target_size=2 * size)  # the first two files of each partition, and one stays
+    assert lake.table("t").version() > 14
+    assert lake.table("t").optimize.compact()["numFilesRemoved"] == 10
+    assert lake.table("t").version() >= 16
+    assert numbers(lake) == list(range(15))
+    with lake.begin() as tx:  # which is one commit, whatever is done in it
+        for _ in range(2):
+            tx.sql("INSERT INTO t SELECT range % 5, 15 + range FROM range(5)")
+        tx.sql("OPTIMIZE t")
+    assert len(tx.committed) == 1
+    assert lake.table("t").files().num_rows == 5
+
+
+KILLED = """
+import os, signal, sys
+import deltaduck
+from deltaduck import parquet
+from deltaduck.operations import regroup
+
+write, left = parquet.write_files, int(sys.argv[3])
+
+def write_files(*args):
+    global left
+    written = write(*args)
+    if (left := left - 1) < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return written
+
+regroup.parquet.write_files = write_files
+deltaduck.connect(sys.argv[1], storage=sys.argv[2]).table("t").optimize.compact(min_commit_interval=0)
+"""
+
+
+def test_what_was_committed_stays_when_it_is_killed(kind: str, place: Callable[[str, Path], str], tmp_path: Path) -> None:
+    catalog, storage = place(kind, tmp_path), tmp_path / "data"
+    with deltaduck.connect(catalog, storage=storage) as lake:
+        parted(lake)
+    command = [sys.executable, "-c", KILLED, catalog, str(storage), "3"]
+    died = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
+    assert died.returncode == -signal.SIGKILL
+    with deltaduck.connect(catalog, storage=storage) as lake:
+        assert lake.table("t").version() == 14 + 3
+        assert lake.table("t").files().num_rows == 3 + 2 * 3
+        assert len(files_on_disk(lake) - files_in_log(lake)) == 1  # of the group that was under way; VACUUM FULL takes it
+        metrics = lake.table("t").optimize.compact()
+        assert (metrics["numFilesRemoved"], metrics["numFilesAdded"]) == (6, 2)
+        assert numbers(lake) == list(range(15))
+        lake.mirror.reconcile()
+        assert lake.mirror.verify("t")
+
+
+def test_what_was_committed_stays_when_a_file_cannot_be_read(lake: Lake) -> None:
+    parted(lake)
+    lost = lake.table("t").files("n = 14")["path"][0].as_py()
+    place = Path(lake.table("t").detail()["location"])
+    kept = (place / lost).read_bytes()
+    (place / lost).unlink()
+    with pytest.raises(LogCorruptError, match="is missing"):
+        lake.table("t").optimize.compact(min_commit_interval=0)
+    assert lake.table("t").version() == 14 + 4
+    assert files_on_disk(lake) == files_in_log(lake) - {Path(lost).name}
+    (place / lost).write_bytes(kept)
+    assert lake.table("t").optimize.compact()["numFilesRemoved"] == 3
+    assert numbers(lake) == list(range(15))
+
+
+def test_others_write_between_its_commits(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An append each time; a delete of a row that it has moved, and of one that it will; columns that come meanwhile."""
+    parted(lake)
+    commit = type(lake).commit
+    meanwhile = [
+        "INSERT INTO t (p, n) VALUES (0, 100)", "DELETE FROM t WHERE n = 0", "DELETE FROM t WHERE n = 4",
+        "ALTER TABLE t ADD COLUMN more INTEGER", "INSERT INTO t VALUES (1, 101, 5)", "INSERT INTO t VALUES (9, 102, 6)",
+    ]  # fmt: skip
+
+    def first_somebody_else(self: Lake, *args: Any) -> Any:
+        if meanwhile:
+            with monkeypatch.context() as patched:
+                patched.setattr(type(lake), "commit", commit)
+                lake.sql(meanwhile.pop(0))
+        return commit(self, *args)
+
+    monkeypatch.setattr(type(lake), "commit", first_somebody_else)
+    lake.table("t").optimize.compact(min_commit_interval=0)
+    assert not meanwhile
+    assert numbers(lake) == [*(n for n in range(15) if n not in (0, 4)), 100, 101, 102]
+    assert files_on_disk(lake) == files_in_log(lake)
+    lake.table("t").optimize.compact()
+    assert lake.table("t").files().num_rows == 6
+    assert lake.mirror.verify("t")

@@ -176,3 +176,10 @@ def test_the_log_has_sparks_sql(t: Lake, written: str, stored: str) -> None:
     t.sql("DELETE FROM t WHERE g = 'b'")
     t.table("t").alter.add_constraint({"c": written})
     assert t.table("t").detail()["properties"]["delta.constraints.c"] == stored
+
+
+def test_rows_that_a_join_leaves_out_break_no_rule(lake: Lake) -> None:
+    lake.sql("CREATE TABLE s AS FROM (VALUES (NULL::BIGINT, -1), (1, 1)) v(id, v)")
+    lake.sql("CREATE TABLE t (id BIGINT, v INTEGER, CONSTRAINT positive CHECK (v > 0))")
+    lake.sql("INSERT INTO t SELECT id, v FROM s WHERE id IN (SELECT id FROM s) AND (v > 0 OR id > 0)")
+    assert lake.sql("FROM t").fetchall() == [(1, 1)]

@@ -89,6 +89,16 @@ def test_inside_of_a_transaction(silent: Lake) -> None:
     assert silent.sql("SELECT count(*) FROM t").fetchall() == [(5,)]
 
 
+@pytest.mark.parametrize("statement", ["ANALYZE TABLE t COMPUTE DELTA STATISTICS", "DELETE FROM t WHERE n = 1"])
+def test_files_from_before_a_column_came_are_read_in_the_transaction_that_adds_them_again(lake: Lake, statement: str) -> None:
+    lake.write("t", [{"n": 1}, {"n": 2}], configuration={"delta.enableDeletionVectors": "true"})
+    lake.sql("ALTER TABLE t ADD COLUMN more VARCHAR")
+    with lake.begin() as tx:
+        tx.sql(statement)
+        assert tx.sql("SELECT more FROM t WHERE n = 2").fetchall() == [(None,)]
+    assert lake.sql("SELECT more FROM t WHERE n = 2").fetchall() == [(None,)]
+
+
 def test_a_table_without_files(lake: Lake) -> None:
     lake.create_table("t", {"n": "INT"})
     assert lake.table("t").optimize.statistics() == {"num_files": 0}

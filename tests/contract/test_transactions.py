@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, QueryBuilder
 
 from deltaduck import CommitConflictError, DeltaduckError, Lake, TableExistsError, TableNotFoundError
 
@@ -429,3 +430,47 @@ def test_serializable_what_is_read_after_a_write_of_ones_own_counts_too(lake: La
     with pytest.raises(CommitConflictError, match="version 1 removed rows that this commit read"):
         tx.commit()
     assert lake.table("t").version() == 1
+
+
+def test_rows_that_were_written_before_a_column_was_added_in_the_same_transaction(lake: Lake) -> None:
+    lake.sql("CREATE TABLE t (n INTEGER)")
+    with lake.begin() as tx:
+        tx.sql("INSERT INTO t VALUES (1)")
+        tx.sql("ALTER TABLE t ADD COLUMN more VARCHAR")
+        assert tx.sql("FROM t").fetchall() == [(1, None)]
+    assert lake.sql("FROM t").fetchall() == [(1, None)]
+    lake.sql("INSERT INTO t VALUES (2, 'x')")
+    assert lake.sql("FROM t ORDER BY n").fetchall() == [(1, None), (2, "x")]
+
+
+@pytest.mark.parametrize("features", [{}, {"delta.enableChangeDataFeed": "true"}])
+@pytest.mark.parametrize("statements", [
+    ["ANALYZE TABLE t COMPUTE DELTA STATISTICS", "DELETE FROM t WHERE n = 1"],
+    ["ANALYZE TABLE t COMPUTE DELTA STATISTICS", "OPTIMIZE t ZORDER BY (n)"],
+    ["UPDATE t SET n = 9 WHERE n = 2", "ANALYZE TABLE t COMPUTE DELTA STATISTICS", "DELETE FROM t"],
+    ["DELETE FROM t WHERE n > 1", "ANALYZE TABLE t COMPUTE DELTA STATISTICS", "RESTORE TABLE t TO VERSION AS OF 2"],
+    ["OPTIMIZE t ZORDER BY (n)", "RESTORE TABLE t TO VERSION AS OF 1"],
+    ["OPTIMIZE t ZORDER BY (n)", "UPDATE t SET n = 9 WHERE n = 2", "RESTORE TABLE t TO VERSION AS OF 1"],
+    ["INSERT INTO t VALUES (6)", "OPTIMIZE t ZORDER BY (n)", "DELETE FROM t"],
+    ["ANALYZE TABLE t COMPUTE DELTA STATISTICS", "INSERT INTO t VALUES (6)", "UPDATE t SET n = 9 WHERE n = 2", "DELETE FROM t"],
+])  # fmt: skip
+def test_statements_about_the_same_files_in_one_transaction(lake: Lake, features: dict[str, str], statements: list[str]) -> None:
+    lake.create_table("t", {"n": "INT"}, configuration=features)
+    for rows in ("(1), (2)", "(3), (4)"):
+        lake.sql(f"INSERT INTO t VALUES {rows}")
+    with lake.begin() as tx:
+        for statement in statements:
+            tx.sql(statement)
+        rows = tx.sql("FROM t ORDER BY n").fetchall()
+    assert lake.sql("FROM t ORDER BY n").fetchall() == rows
+    assert [row for row in lake.fsck("t") if row["level"] != "note"] == []  # files of a statement that another one undid
+    assert lake.mirror.verify("t")
+    table = lake.table("t")
+    theirs = QueryBuilder().register("t", DeltaTable(table.detail()["location"])).execute("SELECT n FROM t ORDER BY n")
+    assert pa.table(theirs.read_all())["n"].to_pylist() == [n for (n,) in rows]
+    if table.version() == 3:
+        came, gone = (
+            sorted(n for n, kind in table.changes(3).project("n, _change_type").fetchall() if kind in kinds)
+            for kinds in (("insert", "update_postimage"), ("delete", "update_preimage"))
+        )
+        assert sorted([1, 2, 3, 4, *came]) == sorted([*(n for (n,) in rows), *gone])
