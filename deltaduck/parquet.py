@@ -221,4 +221,5 @@ def translate(error: duckdb.Error | OSError, where: str) -> DeltaduckError:
         return LogCorruptError(f"a data file below {where} cannot be read: {first}")
     if isinstance(error, duckdb.IOException | OSError):
         return StorageError(f"{where}: {first}")
-    return QueryError(text.strip() or type(error).__name__)
+    said, _, line = text.partition("\n\nLINE ")
+    return QueryError((said if "dl_" in line else text).strip() or type(error).__name__)  # a line of ours says nothing to others

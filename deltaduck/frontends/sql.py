@@ -14,7 +14,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from deltaduck import clustering, frames, predicate, scan, telemetry
-from deltaduck.errors import QueryError, TableNotFoundError, UnsupportedFeatureError
+from deltaduck.errors import DeltaduckError, QueryError, StorageError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
 from deltaduck.frontends import ddl, references
 from deltaduck.frontends.references import Reference
@@ -188,7 +188,7 @@ def execute(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> 
     except duckdb.CatalogException as e:
         raise unknown_name(lake, e) from e
     except duckdb.Error as e:
-        raise translate(e, "the lake") from e
+        raise _explained(lake, e) from e
 
 
 def _require_read(lake: Lake, text: str) -> None:
@@ -207,6 +207,17 @@ def unknown_name(lake: Lake, error: duckdb.Error) -> Exception:
     if "Table with name" in text:
         return lake.not_found(text.split("Table with name ")[1].split(" does not exist", maxsplit=1)[0].strip("\"'"))
     return QueryError(text.strip())
+
+
+_NO_FILE = re.compile(r'No files found that match the pattern "([^"]*)"')
+
+
+def _explained(lake: Lake, error: duckdb.Error) -> DeltaduckError:
+    """What DuckDB's error means to who wrote the statement: a file that is not there may be his, or a table's."""
+    missing = _NO_FILE.search(str(error))
+    if missing and not any(place in missing[1] for _, _, _, place, *_ in lake.catalog.rows("list_tables")):
+        return StorageError(f"there is no file {missing[1]}: the statement did nothing")
+    return translate(error, "the lake")
 
 
 def caller_frame() -> FrameType | None:
@@ -287,7 +298,7 @@ def _checked(lake: Lake, do: Callable[[str], Any], text: str) -> Any:
     except duckdb.CatalogException as e:
         raise unknown_name(lake, e) from e
     except duckdb.Error as e:
-        raise translate(e, "the lake") from e
+        raise _explained(lake, e) from e
 
 
 def relation(lake: Lake, query: str) -> Any:

@@ -271,6 +271,20 @@ def test_a_missing_data_file_is_named(lake: Lake, people: pa.Table) -> None:
     assert lake.table("orders").version() == 0
 
 
+def test_a_file_of_ones_own_that_is_not_there_is_no_damage(lake: Lake, people: pa.Table) -> None:
+    lake.write("orders", people)
+    for statement in ("COPY orders FROM '/nowhere/new.csv'", "FROM '/nowhere/new.csv'"):
+        with pytest.raises(StorageError, match="no file /nowhere/new"):
+            lake.sql(statement)
+
+
+def test_an_error_shows_nothing_of_the_statement_that_was_made_of_ours(lake: Lake, people: pa.Table) -> None:
+    lake.write("orders", people)
+    with pytest.raises(DeltaduckError, match='"nope" not found') as caught:
+        lake.sql("UPDATE orders SET id = nope")
+    assert "dl_" not in str(caught.value)
+
+
 def test_storage_that_refuses_a_new_table(lake: Lake, people: pa.Table) -> None:
     Path(lake.storage).write_text("a file where the storage should be")
     with pytest.raises(StorageError, match=str(lake.storage)):
