@@ -24,7 +24,7 @@ from deltaduck.mirror import checksum
 from deltaduck.parquet import translate
 from deltaduck.protocol import log
 from deltaduck.protocol.features import interval_ms
-from deltaduck.protocol.schema import to_json
+from deltaduck.protocol.schema import literal, to_json
 from deltaduck.snapshot import Snapshot
 
 BATCH = 20_000  # rows that are asked for while those before are written
@@ -55,7 +55,8 @@ def write_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, commit_m
             size, extra, written = _write_v2(engine, snapshot, relations, commit_ms, over)
         else:
             # a column of nothing costs as much to write as one of something, and readers take a missing one for it
-            hidden = _copy(engine, snapshot, f"SELECT {_columns(relations, COLUMNS)} FROM ({checkpoint_rows(relations)})")
+            text = f"SELECT {_columns(relations, COLUMNS)} FROM ({checkpoint_rows(relations)})"
+            hidden = _copy(engine, snapshot, text, _size(relations))
             size, extra = os.path.getsize(hidden), 0
             written = _put_file(snapshot, log.checkpoint_file(snapshot.version), hidden, over)
     finally:
@@ -66,7 +67,7 @@ def write_checkpoint(catalog: Catalog, engine: Any, snapshot: Snapshot, commit_m
     if last_checkpoint(snapshot.location) > snapshot.version:
         return written
     adds = relations["dl_checkpoint_files"].num_rows
-    actions = 1 + sum(rows.num_rows for rows in relations.values()) + extra
+    actions = 1 + _size(relations) + extra
     last = {"version": snapshot.version, "size": actions, "sizeInBytes": size, "numOfAddFiles": adds}
     storage.replace(snapshot.location, log.LAST_CHECKPOINT, json.dumps(last, separators=(",", ":")).encode())
     return written
@@ -80,7 +81,7 @@ def _write_v2(
     parts = statements.load("engine")
     rows = {name: relations[name] for name in relations if name in FILE_ROWS}
     text = parts["checkpoint_sidecar"].format(columns=_columns(rows, COLUMNS), rows=checkpoint_rows(rows))
-    hidden = _copy(engine, snapshot, text)
+    hidden = _copy(engine, snapshot, text, _size(rows))
     with open(hidden, "rb") as file:
         name = f"{uuid.UUID(hashlib.file_digest(file, 'md5').hexdigest())}.parquet"
     size = os.path.getsize(hidden)
@@ -90,7 +91,7 @@ def _write_v2(
     engine.register("dl_checkpoint_sidecar", pa.Table.from_pylist([sidecar]))
     try:
         rest = {name: relations[name] for name in relations if name not in FILE_ROWS}
-        hidden = _copy(engine, snapshot, parts["checkpoint_v2"].format(rows=checkpoint_rows(rest)))
+        hidden = _copy(engine, snapshot, parts["checkpoint_v2"].format(rows=checkpoint_rows(rest)), _size(rest))
     finally:
         engine.unregister("dl_checkpoint_sidecar")
     size += os.path.getsize(hidden)
@@ -112,6 +113,10 @@ def _put(snapshot: Snapshot, path: str, content: bytes, over: bool) -> None:
         storage.put_if_absent(snapshot.location, path, content)
 
 
+def _size(relations: Mapping[str, pa.Table]) -> int:
+    return sum(int(rows.num_rows) for rows in relations.values())
+
+
 def _columns(relations: Mapping[str, Any], wanted: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f'"{column}"' for name, column in wanted if name in relations)
 
@@ -123,23 +128,34 @@ def checkpoint_rows(relations: Mapping[str, Any]) -> str:
     return " UNION ALL ".join(parts[name] for name in names)
 
 
-def _copy(engine: Any, snapshot: Snapshot, query: str) -> str:
-    """A local Parquet file of a query's rows. DuckDB's COPY takes a third more time, and does not use it to ask for the next."""
-    hidden = storage.scratch(snapshot.location)
+def _copy(engine: Any, snapshot: Snapshot, query: str, rows: int) -> str:
+    """A local Parquet file of a query's rows, of which there are about so many."""
+    hidden, query = storage.scratch(snapshot.location), query.rstrip(";")
     try:
-        batches = engine.sql(query.rstrip(";")).to_arrow_reader(BATCH)
-        with pq.ParquetWriter(hidden, batches.schema, store_schema=False) as file, ThreadPoolExecutor(1) as writer:
-            written: Future[None] | None = None
-            for batch in batches:
-                if written is not None:
-                    written.result()
-                written = writer.submit(file.write_batch, batch)
-            if written is not None:
-                written.result()
+        if rows <= BATCH:
+            engine.execute(f"COPY ({query}) TO {literal(hidden)} (FORMAT parquet, COMPRESSION snappy)")
+        else:
+            _stream(engine, query, hidden)
     except (duckdb.Error, pa.ArrowException, OSError) as e:
         storage.remove([hidden])
         raise translate(e, snapshot.location) from e
     return hidden
+
+
+def _stream(engine: Any, query: str, path: str) -> None:
+    """Write a query's rows while it makes the next: for many that takes half the time of COPY, for few twice as long."""
+    with (
+        engine.sql(query).to_arrow_reader(BATCH) as batches,
+        pq.ParquetWriter(path, batches.schema, store_schema=False) as file,
+        ThreadPoolExecutor(1) as writer,
+    ):
+        written: Future[None] | None = None
+        for batch in batches:
+            if written is not None:
+                written.result()
+            written = writer.submit(file.write_batch, batch)
+        if written is not None:
+            written.result()
 
 
 def sidecars(location: str, version: int) -> list[str]:

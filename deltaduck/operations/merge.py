@@ -174,16 +174,15 @@ def _held(con: Any, query: str) -> pa.Table | None:
     the query fails, which who runs it next hears as an error of DuckDB's own."""
     batches, size = [], 0
     try:
-        reader = con.sql(query).to_arrow_reader(BATCH)
-        for batch in reader:
-            batches.append(batch)
-            size += batch.nbytes
-            if size > HELD:
-                reader.close()
-                return None
+        with con.sql(query).to_arrow_reader(BATCH) as reader:
+            for batch in reader:
+                batches.append(batch)
+                size += batch.nbytes
+                if size > HELD:
+                    return None
+            return pa.Table.from_batches(batches, reader.schema)
     except (pa.ArrowException, OSError):
         return None
-    return pa.Table.from_batches(batches, reader.schema)
 
 
 def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], files: pa.Table) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 import deltaduck
 from deltaduck import Lake, MirrorError, StorageError
+from deltaduck.mirror import checkpoint
 
 EVERY_THIRD = {"delta.checkpointInterval": "3"}
 
@@ -30,7 +31,9 @@ def t(lake: Lake) -> Lake:
     return lake
 
 
-def test_a_v2_checkpoint_has_its_files_in_a_sidecar(lake: Lake) -> None:
+@pytest.mark.parametrize("few", [checkpoint.BATCH, 1], ids=["copied", "streamed"])
+def test_a_v2_checkpoint_has_its_files_in_a_sidecar(lake: Lake, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "BATCH", few)
     lake.write("t", [{"n": 0}], configuration=EVERY_THIRD | {"delta.checkpointPolicy": "v2"})
     protocol = lake.table("t").protocol()
     assert "v2Checkpoint" in (protocol.reader_features or ())

@@ -10,13 +10,18 @@ import pytest
 from deltalake.exceptions import DeltaProtocolError
 
 import deltaduck
+from deltaduck.mirror import checkpoint
 
 Read = Callable[[str, int | None], pa.Table]
 REFUSE_V2 = {"delta-rs-arrow", "polars"}  # the reason why a table gets classic ones unless told
 
 
+@pytest.mark.parametrize("few", [checkpoint.BATCH, 2], ids=["copied", "streamed"])
 @pytest.mark.parametrize("policy", ["classic", "v2"])
-def test_a_checkpoint_is_enough(tmp_path: Path, reader: Read, policy: str, request: pytest.FixtureRequest) -> None:
+def test_a_checkpoint_is_enough(
+    tmp_path: Path, reader: Read, policy: str, few: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "BATCH", few)
     with deltaduck.connect(tmp_path / "lake.duckdb") as lake:
         settings = {"delta.checkpointPolicy": policy, "delta.checkpointInterval": "6"}
         lake.write("t", [{"n": 0, "day": "mon"}], partition_by="day", configuration=settings, app_transaction=("loader", 1))

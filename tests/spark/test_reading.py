@@ -16,6 +16,7 @@ from interop import test_every_version as interop
 
 import deltaduck
 from deltaduck import Lake
+from deltaduck.mirror import checkpoint
 
 AsText = Callable[[pa.Table], list[str]]
 Read = Callable[..., pa.Table]
@@ -241,15 +242,20 @@ def test_a_copy_can_be_written_by_spark(
 
 
 @pytest.mark.parametrize("name", ["many_commits", "deletion_vectors", "v2_checkpoints"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["copied", "streamed"])
 def test_a_checkpoint_stands_for_the_commits_before_it(
-    mirrored: Mirrored, read: Read, as_text: AsText, tmp_path: Path, name: str
+    mirrored: Mirrored, read: Read, as_text: AsText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streamed: bool, name: str
 ) -> None:
-    table, copy = mirrored.table(name), tmp_path / "copy"
+    table, copy, lake = mirrored.table(name), tmp_path / "copy", mirrored.lake
+    at = max(int(file.name.split(".")[0]) for file in (location(table) / "_delta_log").glob("*.checkpoint.*parquet"))
+    if streamed:  # as a large one would be
+        monkeypatch.setattr(checkpoint, "BATCH", 2)
+        snapshot = lake.snapshot(name, at)
+        checkpoint.write_checkpoint(lake.catalog, lake.con, snapshot, snapshot.commit_ms, over=True)
     shutil.copytree(location(table), copy)
-    checkpoint = max(int(file.name.split(".")[0]) for file in (copy / "_delta_log").glob("*.checkpoint.*parquet"))
-    for version in range(checkpoint):
+    for version in range(at):
         (copy / "_delta_log" / f"{version:020d}.json").unlink()
-    for version in range(checkpoint, table.version() + 1):
+    for version in range(at, table.version() + 1):
         assert as_text(read(copy, version)) == as_text(table.as_of(version).to_arrow()), f"version {version}"
 
 
