@@ -133,14 +133,15 @@ def _are_tiny(table: Snapshot, files: pa.Table) -> bool:
 
 @contextmanager
 def _engine_for_tiny_files(con: Any) -> Iterator[Any]:
-    """A DuckDB of its own, without what costs it twice the time here: to keep what it has read of each file, and to keep the
-    order of rows that come from many files. `con` says how much memory it may have, and where it spills."""
+    """A DuckDB of its own, without what costs it twice the time here: to keep what it has read of each file, to read ahead in
+    it, and to keep the order of rows that come from many files. `con` says how much memory it may have, and where it spills."""
     ((memory, spill, threads),) = con.execute(
         "SELECT current_setting('memory_limit'), current_setting('temp_directory'), current_setting('threads')"
     ).fetchall()
     settings = {"memory_limit": memory, "temp_directory": spill, "threads": threads}
     engine = duckdb.connect(config={**settings, "preserve_insertion_order": False, "enable_external_file_cache": False})
     try:
+        engine.execute("SET disable_parquet_prefetching = true")
         yield engine
     finally:
         engine.close()
