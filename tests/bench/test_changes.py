@@ -36,9 +36,10 @@ MERGE = (
 ONE_IN_A_HUNDRED = "o_orderkey % 100 = 7"
 
 
-@pytest.fixture
-def lake(scratch: Path):
-    with deltaduck.connect(scratch / "lake.duckdb") as lake:
+@pytest.fixture(params=["duckdb", "sqlite"])
+def lake(scratch: Path, request: pytest.FixtureRequest):
+    """A lake, whose catalog is in one or the other: the changes are DuckDB's work, the log's rows are the catalog's."""
+    with deltaduck.connect(scratch / f"lake.{request.param}") as lake:
         lake.con.execute(f"CREATE TEMP TABLE src AS {ORDERS}")
         lake.con.execute(f"CREATE TEMP TABLE changes AS {CHANGES}")
         for name in ("src", "changes"):
@@ -50,6 +51,11 @@ def rounds(run: Callable[[int], dict[str, float]]) -> dict[str, float]:
     """The medians; every round works on tables of its own."""
     found = [run(n) for n in range(ROUNDS)]
     return {name: statistics.median(f[name] for f in found) for name in found[0]}
+
+
+def title(lake: deltaduck.Lake, what: str, vectors: bool) -> str:
+    catalog = "" if lake.catalog.database == "duckdb" else ", SQLite catalog"
+    return what + (", deletion vectors" if vectors else "") + catalog
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -72,7 +78,7 @@ def prepared(lake, peers, scratch: Path, n: int, vectors: bool) -> DeltaTable:
 
 @VECTORS
 def test_merge(board, lake, scratch, peers, vectors):
-    what = "merge 100,000 rows into 1.5 M" + (", deletion vectors" if vectors else "")
+    what = title(lake, "merge 100,000 rows into 1.5 M", vectors)
     peers("source", parquet=str(scratch / "changes.parquet"))
     changes = lake.con.sql("FROM changes").to_arrow_table()
     updates = {c: f"s.{c}" for c in ("o_totalprice", "o_comment")}
@@ -98,7 +104,7 @@ def test_merge(board, lake, scratch, peers, vectors):
 
 @VECTORS
 def test_delete(board, lake, scratch, peers, vectors):
-    what = "delete 1 % of 1.5 M, scattered" + (", deletion vectors" if vectors else "")
+    what = title(lake, "delete 1 % of 1.5 M, scattered", vectors)
 
     def run(n: int) -> dict[str, float]:
         rs = prepared(lake, peers, scratch, n, vectors)
