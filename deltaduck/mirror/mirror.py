@@ -17,7 +17,7 @@ from deltaduck import storage, telemetry
 from deltaduck.catalog import Catalog
 from deltaduck.catalog.base import now_ms
 from deltaduck.commit import KINDS, Committed
-from deltaduck.errors import CatalogError, DeltaduckError, MirrorError, TableNotFoundError
+from deltaduck.errors import CatalogError, DeltaduckError, MirrorError
 from deltaduck.importer import adopt as adopting
 from deltaduck.importer.adopt import Adopted
 from deltaduck.listing import Listing, utc
@@ -329,13 +329,10 @@ class Mirror:
     def _snapshot(self, c: Committed) -> Snapshot | None:
         """The table at the version that was committed; None when it has been dropped since: its log is whole without a
         checkpoint."""
-        try:
-            head = snapshots.load(self._catalog, c.name)
-            if head.table_id != c.table_id:  # another table has the name now
-                return None
-            return head if head.version == c.version else snapshots.load(self._catalog, c.name, c.version)
-        except TableNotFoundError:
+        head = snapshots.find(self._catalog, c.name)
+        if head is None or head.table_id != c.table_id:  # another table has the name now
             return None
+        return head if head.version == c.version else snapshots.find(self._catalog, c.name, c.version)
 
     def _failed(self, c: Committed, status: str, reason: str) -> str:
         message = f"table {c.name!r} version {c.version} is committed but not published at {c.location}: {reason}"

@@ -103,15 +103,17 @@ def _commit(lake: Lake, table: str, task: Task, tell: Tell | None, interval: flo
 def _batches(writes: Iterator[list[Group]], interval: float | None) -> Iterator[list[Group]]:
     """What goes into each commit. When a write fails, the files go that were written since the last."""
     pending: list[Group] = []
+    files = size = 0
     since = time.monotonic()
     try:
         for groups in writes:
             pending += groups
-            files, size = sum(g.removes.num_rows for g in pending), sum(pc.sum(g.removes["size"]).as_py() or 0 for g in pending)
+            files += sum(g.removes.num_rows for g in groups)
+            size += sum(pc.sum(g.removes["size"]).as_py() or 0 for g in groups)
             if files >= BATCH_FILES or size >= BATCH_SIZE or (interval is not None and time.monotonic() - since >= interval):
                 batch, pending = pending, []
                 yield batch
-                since = time.monotonic()
+                files, size, since = 0, 0, time.monotonic()
     except BaseException:
         _forget(pending)
         raise
