@@ -13,7 +13,19 @@ from deltaduck.parquet import Target
 from deltaduck.predicate import Condition
 from deltaduck.protocol.schema import Struct, physical, to_duckdb
 from deltaduck.protocol.stats import SkipColumn
-from deltaduck.snapshot import NEVER_UNIFORM, Snapshot
+from deltaduck.snapshot import KEY, NEVER_UNIFORM, Snapshot
+
+REMOVED = [  # what a remove says of its file
+    "path", "partition_values", "size", "tags", "dv_id", "dv_storage_type", "dv_path_or_inline_dv", "dv_offset",
+    "dv_size_in_bytes", "dv_cardinality", "base_row_id", "default_row_commit_version",
+]  # fmt: skip
+
+
+def removal(files: pa.Table, data_change: bool | None) -> pa.Table:
+    """Committed files as rows of `Change.removes`."""
+    return files.select([*KEY, *REMOVED]).append_column(
+        "data_change", pa.repeat(pa.scalar(data_change, pa.bool_()), files.num_rows)
+    )
 
 
 @dataclass
@@ -22,8 +34,8 @@ class Change:
 
     base: the snapshot that was read; None when the table is new. after: the table as it will be.
     skip: the index of the table as it will be; known: all that its index holds, or was staged to hold.
-    adds: one row per new file (`parquet.write_files`). removes: (version, action_order, data_change) of live files
-    that go; without data_change when the same file is added again, whose path is then in a column `again`.
+    adds: one row per new file (`parquet.write_files`). removes: live files that go (`removal`); without data_change when the
+    same file is added again, whose path is then in a column `again`.
     foreign_files: some of the adds are files that were not written now, whose columns may be others than the table's.
     metrics: what statements say of themselves, beside what the files say.
     reads: what was read, as conditions on the skip index. A commit without reads and removes is a blind append.
@@ -118,9 +130,14 @@ class Change:
             identity=dict(self.identity),
         )  # fmt: skip
 
+    def removed_files(self) -> pa.Table | None:
+        """All that go as one table; None when nothing does."""
+        columns = [*KEY, *REMOVED, "data_change"]
+        return pa.concat_tables([r.select(columns) for r in self.removes], promote_options="permissive") if self.removes else None
+
     def removed_keys(self) -> pa.Table | None:
-        """All (version, action_order, data_change) that go; None when nothing does."""
-        keys = [r.select(["version", "action_order", "data_change"]) for r in self.removes]
+        """The same, of which only (version, action_order, data_change) matter."""
+        keys = [r.select([*KEY, "data_change"]) for r in self.removes]
         return pa.concat_tables(keys) if keys else None
 
     def added_files(self) -> pa.Table | None:

@@ -106,22 +106,20 @@ def require_free(catalog: Catalog, change: Change, schema: Struct) -> None:
         )
 
 
-def pending(catalog: Catalog, change: Change, files: pa.Table, least: int, *, full: bool) -> pa.Table:
-    """The files that an OPTIMIZE is to cluster: those that are not yet, and small ones, or all of them.
+def pending(files: pa.Table, least: int, *, full: bool) -> pa.Table:
+    """The files that an OPTIMIZE is to cluster: those that are not yet, and small ones, or all of them. Those of other providers
+    are theirs.
 
     least: bytes of a file that is no small one."""
-    if change.base is None or not files.num_rows:
+    if "clustering_provider" not in files.column_names:
         return files
-    keys = ["version", "action_order"]
-    place = files.select([*keys, "size"]).append_column("place", pa.array(range(files.num_rows), pa.int64()))
-    known = catalog.arrow("clustering_providers", table_id=change.base.table_id)
-    theirs = place.join(known, keys, join_type="left outer")
-    foreign = pc.fill_null(pc.not_equal(theirs["clustering_provider"], PROVIDER), False)
-    done = pc.and_(pc.equal(pc.fill_null(theirs["clustering_provider"], ""), PROVIDER), pc.greater_equal(theirs["size"], least))
-    wanted = theirs.filter(pc.invert(foreign if full else pc.or_(foreign, done)))
+    provider = pc.fill_null(files["clustering_provider"], "")
+    foreign = pc.invert(pc.is_in(provider, pa.array(["", PROVIDER])))
+    done = pc.and_(pc.equal(provider, PROVIDER), pc.greater_equal(files["size"], least))
+    wanted = files.filter(pc.invert(foreign if full else pc.or_(foreign, done)))
     if not full and wanted.num_rows == 1 and wanted["clustering_provider"][0].as_py() == PROVIDER:
         return files.slice(0, 0)  # small, and alone
-    return files.take(wanted["place"].combine_chunks().sort())
+    return wanted
 
 
 def marked(adds: pa.Table) -> pa.Table:

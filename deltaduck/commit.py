@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltaduck import clustering, conflicts, identity, row_ids, row_views, skip_index, storage
+from deltaduck import snapshot as snapshots
 from deltaduck._version import __version__
 from deltaduck.catalog import Catalog, Params
 from deltaduck.catalog.base import DuplicateKeyError, now_ms
@@ -24,7 +25,8 @@ from deltaduck.parquet import ADD_SCHEMA
 from deltaduck.protocol import log, row_tracking
 from deltaduck.protocol.features import IN_COMMIT_SINCE, IN_COMMIT_TIMESTAMP, is_on
 from deltaduck.protocol.schema import Struct, to_json
-from deltaduck.snapshot import Snapshot
+from deltaduck.protocol.stats import SkipColumn
+from deltaduck.snapshot import KEY, Snapshot
 
 KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc", "remove", "add", "add_rich", "other")
 Insert = tuple[str, Params | Sequence[Any]]  # with its parameters, by name or by place
@@ -42,6 +44,7 @@ class Committed:
     """One table's part of a commit that has happened.
 
     kinds: which actions it holds, by name of their log line. rows: the INSERTs that wrote them, where they are few.
+    made: the table as its metadata defines it, where it is new; skip: its index.
     """
 
     table_id: int
@@ -53,6 +56,8 @@ class Committed:
     kinds: tuple[str, ...]
     commit_id: str = ""
     rows: tuple[Insert, ...] | None = None
+    made: Snapshot | None = None
+    skip: Sequence[SkipColumn] = ()
 
 
 def apply(catalog: Catalog, changes: Sequence[Change], isolation: str | None = None) -> list[Committed]:
@@ -106,25 +111,14 @@ class _Rows:
         if self.kept is not None:
             self.kept.append((sql, params))
 
-    def insert_files(self, files: pa.Table) -> None:
-        self.catalog.ingest("dl_add_files", files)
+    def insert_files(self, table: str, files: pa.Table) -> None:
+        self.catalog.ingest(table, files)
         if files.num_rows > FEW_FILES:
             self.kept = None
         if self.kept is not None:
             names = files.column_names
-            sql = f"INSERT INTO dl_add_files ({', '.join(names)}) VALUES (:{', :'.join(names)})"
+            sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES (:{', :'.join(names)})"
             self.kept += [(sql, row) for row in files.to_pylist()]
-
-    def insert_removes(self, removes: pa.Table, **params: Any) -> int:
-        """Insert the removes that are staged; how many there are of those files."""
-        sql = self.catalog.sql("insert_removes")
-        if removes.num_rows > FEW_FILES:
-            self.kept = None
-        if self.kept is None:
-            return self.catalog.execute(sql, params)
-        made = self.catalog.fetch(f"{sql} RETURNING *", params)
-        self.kept += [(f"INSERT INTO dl_remove_files VALUES ({', '.join('?' * len(row))})", row) for row in made]
-        return len(made)
 
 
 @dataclass
@@ -136,6 +130,7 @@ class _Step:
     commit_ms: int
     version: int = -1
     marked: Struct | None = None  # the schema with high water marks that this commit raises
+    head: tuple[Any, ...] | None = None  # the table's row, where more of it changes than version and time
 
 
 def _advance(catalog: Catalog, step: _Step, isolation: str | None) -> None:
@@ -151,6 +146,7 @@ def _advance(catalog: Catalog, step: _Step, isolation: str | None) -> None:
             raise CommitConflictError(change.name, expected, current, "it changed again while this commit was checked")
     if change.dropped:
         drop_table(catalog, step.table_id, change.after.name, step.commit_ms)
+        catalog.gone(change.after.name)
 
 
 def _reorder(catalog: Catalog, change: Change, current: int, isolation: str | None) -> None:
@@ -187,7 +183,7 @@ def _move(catalog: Catalog, step: _Step, expected: int, last_ms: int) -> bool:
     new_files = not change.after.has_files and change.adds_own_files
     new_metadata = change.replaces_metadata or step.marked is not None
     if new_metadata or new_protocol or new_files or change.foreign_files:
-        catalog.run(
+        (step.head,) = catalog.rows(
             "redefine_table", table_id=step.table_id, adds=change.adds_own_files, new_metadata=new_metadata,
             new_layout=change.replaces_layout, new_protocol=new_protocol, foreign_files=change.foreign_files,
         )  # fmt: skip
@@ -255,17 +251,19 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     change, version, commit_ms = step.change, step.version, step.commit_ms
     after, base = _timed(change, version, commit_ms), change.base
     scope = {"table_id": step.table_id, "version": version}
-    adds, removes = change.added_files(), change.removed_keys()
+    adds, removes = change.added_files(), change.removed_files()
     rows, kinds = _Rows(catalog, [] if catalog.slow_to_plan else None), {"commit_info"}
-    next_order = 3
+    made, next_order = None, 3
     if base is None or base.protocol != after.protocol:
         kinds.add("protocol")
         _insert_protocol(rows, scope, after)
     if change.replaces_metadata or step.marked is not None:
         kinds.add("metadata")
         marked = after if step.marked is None else replace(after, schema=step.marked)
-        _insert_metadata(rows, scope, marked, commit_ms, only_marks=not change.replaces_metadata)
-        if base is not None and change.replaces_metadata:
+        said = _insert_metadata(rows, scope, marked, commit_ms, only_marks=not change.replaces_metadata)
+        if base is None:
+            made = snapshots.defined(step.table_id, version, said, after.protocol)
+        elif change.replaces_metadata:
             skip_index.redefine(catalog, step.table_id, change.skip)
     for app_id, app_version in change.app_transactions.items():
         kinds.add("txn")
@@ -299,10 +297,13 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     if change.replaces_metadata or change.foreign_files or ("add" in kinds and not after.has_files):
         row_views.publish(catalog, after, step.table_id, has_files=after.has_files or change.adds_own_files)
     in_order = tuple(kind for kind in KINDS if kind in kinds)
-    if base is not None and kinds <= {"commit_info", "txn", "cdc", "remove", "add"} and (after.has_files or "add" not in kinds):
-        catalog.moved(after.name, version, commit_ms)
+    if base is not None and base.name != after.name:
+        catalog.gone(base.name)
+    catalog.moved(after.name, version, commit_ms, step.head)
     kept = None if rows.kept is None else tuple(rows.kept)
-    return Committed(step.table_id, after.name, after.location, version, commit_ms, is_checkpoint, in_order, commit_id, kept)
+    return Committed(
+        step.table_id, after.name, after.location, version, commit_ms, is_checkpoint, in_order, commit_id, kept, made, change.skip
+    )  # fmt: skip
 
 
 def _timed(change: Change, version: int, commit_ms: int) -> Snapshot:
@@ -359,13 +360,16 @@ def _insert_protocol(rows: _Rows, scope: dict[str, int], after: Snapshot) -> Non
     )  # fmt: skip
 
 
-def _insert_metadata(rows: _Rows, scope: dict[str, int], after: Snapshot, commit_ms: int, *, only_marks: bool) -> None:
-    rows.insert(
-        "insert_metadata", **scope, id=after.metadata_id, name=after.metadata_name, description=after.description,
-        schema_string=to_json(after.schema), partition_columns=_json(after.partition_columns),
-        configuration=_json(dict(sorted(after.configuration.items()))),
-        created_time=after.created_ms if after.created_ms is not None else commit_ms, only_marks=only_marks or None,
-    )  # fmt: skip
+def _insert_metadata(rows: _Rows, scope: dict[str, int], after: Snapshot, commit_ms: int, *, only_marks: bool) -> dict[str, Any]:
+    """The metaData action; what it says."""
+    said = {
+        "id": after.metadata_id, "name": after.metadata_name, "description": after.description,
+        "schema_string": to_json(after.schema), "partition_columns": _json(after.partition_columns),
+        "configuration": _json(dict(sorted(after.configuration.items()))),
+        "created_time": after.created_ms if after.created_ms is not None else commit_ms,
+    }  # fmt: skip
+    rows.insert("insert_metadata", **scope, **said, only_marks=only_marks or None)
+    return said
 
 
 def _insert_cdc(rows: _Rows, change: Change, scope: dict[str, int], first_order: int) -> int:
@@ -389,16 +393,34 @@ def _insert_clustering(rows: _Rows, change: Change, scope: dict[str, int], order
 
 
 def _remove(rows: _Rows, change: Change, scope: dict[str, int], removes: pa.Table, first_order: int, commit_ms: int) -> int:
-    removes = removes.sort_by([("version", "ascending"), ("action_order", "ascending")])
-    goes = pc.is_valid(removes["data_change"])
-    order = pc.add(pc.cumulative_sum(goes.cast(pa.int64())), first_order - 1)
-    removes = removes.append_column("remove_order", pc.if_else(goes, order, pa.scalar(None, pa.int64())))
-    with rows.catalog.staged("dl_staged_removes", removes):
-        count = rows.insert_removes(removes, **scope, commit_ms=commit_ms)
-        rows.catalog.run("close_intervals", **scope)
-    if count != pc.sum(goes).as_py():  # only a conflict check that missed something gets here
+    """Remove actions of files that go, and the end of their lives, also of those that are only added again; how many actions."""
+    removes = snapshots.in_order(removes)
+    gone = removes.filter(pc.is_valid(removes["data_change"])).drop_columns(KEY)
+    n = gone.num_rows
+    own = scope | {"deletion_timestamp": commit_ms}
+    for name, value in own.items():
+        gone = gone.append_column(name, pa.repeat(pa.scalar(value, pa.int64()), n))
+    gone = gone.append_column("action_order", pa.array(range(first_order, first_order + n), pa.int64()))
+    gone = gone.set_column(gone.column_names.index("dv_id"), "dv_id", gone["dv_id"].fill_null(""))
+    if n:
+        rows.insert_files("dl_remove_files", gone.append_column("extended_file_metadata", pa.repeat(True, n)))
+    if _close(rows.catalog, scope, removes) != removes.num_rows:  # only a conflict check that missed something gets here
         raise CommitConflictError(change.name, scope["version"] - 1, scope["version"] - 1, "files it removes are gone")
-    return count
+    return int(n)
+
+
+def _close(catalog: Catalog, scope: dict[str, int], files: pa.Table) -> int:
+    """End the lives of live files; of how many."""
+    sql = catalog.sql("close_intervals")
+    if files.num_rows > FEW_FILES:
+        with catalog.staged("dl_staged_removes", files.select(KEY)):
+            among = "(version, action_order) IN (SELECT version, action_order FROM dl_staged_removes)"
+            return catalog.execute(sql.format(among=among), scope)
+    orders: dict[int, list[int]] = {}
+    for version, order in zip(*(files[name].to_pylist() for name in KEY), strict=True):
+        orders.setdefault(version, []).append(order)
+    among = " OR ".join(f"version = {v} AND action_order IN ({', '.join(map(str, o))})" for v, o in orders.items())
+    return catalog.execute(sql.format(among=among), scope)
 
 
 def _add(rows: _Rows, scope: dict[str, int], adds: pa.Table, first_order: int, skip_names: list[str]) -> None:
@@ -410,7 +432,7 @@ def _add(rows: _Rows, scope: dict[str, int], adds: pa.Table, first_order: int, s
     if "dv_id" in known:
         files = files.set_column(known.index("dv_id"), "dv_id", files["dv_id"].fill_null(""))
     files = files.append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
-    rows.insert_files(files.append_column("version", version).append_column("action_order", order))
+    rows.insert_files("dl_add_files", files.append_column("version", version).append_column("action_order", order))
     for name in {*skip_names} - {*adds.column_names}:  # columns that came after the files
         adds = adds.append_column(name, pa.nulls(n))
     index = adds.select(skip_names).append_column("version", version).append_column("action_order", order)

@@ -16,8 +16,8 @@ from deltaduck import deletions, storage
 from deltaduck.changes import Change
 from deltaduck.errors import CommitConflictError
 from deltaduck.protocol.deletion_vectors import DeletionVector, file_of
+from deltaduck.snapshot import KEY
 
-KEY = ["version", "action_order"]
 LOST = pa.schema(
     {
         "removed_version": pa.int64(),
@@ -33,12 +33,12 @@ VECTOR = pa.schema(
         "dv_size_in_bytes": pa.int64(), "dv_cardinality": pa.int64(),
     }
 )  # fmt: skip
+LIVE = pa.schema({**dict.fromkeys(KEY, pa.int64()), "dv_id": pa.string()} | {f.name: f.type for f in VECTOR})
 
 
 def lost_files(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     """The rows of ``conflicting_own``."""
-    live = [pa.field(f"live_{f.name}", f.type) for f in [LOST.field("version"), LOST.field("action_order"), *VECTOR]]
-    schema = pa.schema([*LOST, *VECTOR, *live])
+    schema = pa.schema([*LOST, *VECTOR, *(pa.field(f"live_{f.name}", f.type) for f in LIVE)])
     columns = list(zip(*rows, strict=True)) or [()] * len(schema)
     return pa.table([pa.array(values, f.type) for values, f in zip(columns, schema, strict=True)], schema=schema)
 
@@ -85,11 +85,13 @@ def _marked(change: Change, lost: pa.Table) -> pa.Table | None:
 
 
 def _restage(change: Change, lost: pa.Table, marked: pa.Table, vectors: Sequence[DeletionVector]) -> None:
-    removes = change.removed_keys()
+    removes = change.removed_files()
     assert removes is not None
     kept = removes.join(lost.select(KEY), KEY, join_type="left anti").select(removes.column_names)
-    live = lost.select([f"live_{name}" for name in KEY]).rename_columns(KEY)
-    change.removes = [kept, live.append_column("data_change", pa.repeat(True, live.num_rows)).cast(kept.schema)]
+    live = removes.join(lost.select(KEY), KEY, join_type="left semi").sort_by("path")  # the same files, as they are now
+    for name in LIVE.names:
+        live = live.set_column(live.column_names.index(name), name, lost[f"live_{name}"])
+    change.removes = [kept, live]
     paths = lost["path"].combine_chunks()
     change.adds = [t for t in (a.filter(pc.invert(pc.is_in(a["path"], paths))) for a in change.adds) if t.num_rows]
     if vectors:

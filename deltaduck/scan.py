@@ -119,7 +119,18 @@ def _lists(connection: Any, snapshot: Snapshot, files: pa.Table) -> tuple[str, d
     """
     parts = [f for f in snapshot.schema if f.name in snapshot.partition_columns]
     place, prefix = _places(connection, snapshot.location, files["path"])
-    items = [full_path("path", place, prefix)] + [partition_value(f.physical_name) for f in parts]
+    spelt = pc.any(pc.match_substring_regex(files["path"], "^/|[%:]")).as_py()  # in another way than as names below the root
+    items = [full_path("path", place, prefix)] * spelt + [partition_value(f.physical_name) for f in parts]
+    texts = _read_lists(connection, files, items) if items else []
+    if not spelt:
+        paths = pc.binary_join_element_wise(f"{place}/", files["path"], "")
+        texts.insert(0, json.dumps(paths.to_pylist(), ensure_ascii=False))
+    paths, *values = [f"from_json({literal(text)}, '[\"VARCHAR\"]')" for text in texts]
+    return paths, dict(zip([f.name for f in parts], values, strict=True))
+
+
+def _read_lists(connection: Any, files: pa.Table, items: Sequence[str]) -> list[str]:
+    """What SQL makes of each file, as JSON lists in the order of the files."""
     # file_index counts in the order of the list, and threads may read an Arrow table's chunks in any
     lists = ", ".join(f"CAST(to_json(list({item} ORDER BY dl_place)) AS VARCHAR)" for item in items)
     places = pa.array(range(files.num_rows), pa.int64())
@@ -128,8 +139,7 @@ def _lists(connection: Any, snapshot: Snapshot, files: pa.Table) -> tuple[str, d
         (row,) = connection.execute(f"SELECT {lists} FROM dl_scan_files").fetchall()
     finally:
         connection.unregister("dl_scan_files")
-    paths, *values = [f"from_json({literal(text)}, '[\"VARCHAR\"]')" for text in row]
-    return paths, dict(zip([f.name for f in parts], values, strict=True))
+    return list(row)
 
 
 def _places(connection: Any, location: str, paths: Any) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from deltaduck import storage
@@ -20,6 +21,7 @@ from deltaduck.protocol.schema import Struct, check_type_changes, logical_leaves
 from deltaduck.protocol.stats import SkipColumn, recorded
 from deltaduck.protocol.stats import skip_columns as wanted_skip_columns
 
+KEY = ["version", "action_order"]  # of a file: where in the log it was added
 MAX_DEFINITIONS = 10_000  # kept in memory
 NEVER_UNIFORM = 2**62  # as a `uniform_since`: any file may have other columns than the table
 
@@ -96,16 +98,30 @@ def _definition(catalog: Catalog, table_id: int, metadata_version: int, protocol
                 f"of the table with id {table_id}: deltaduck fsck says what is wrong"
             )
         ((*metadata, reader, writer, reader_features, writer_features),) = rows
-        known = Snapshot(
-            table_id=table_id, name="", location="", version=-1, latest=-1, uniform_since=-1, has_files=False,
-            metadata_version=metadata_version, protocol_version=protocol_version, commit_ms=-1,
-            **parse_metadata(dict(zip(METADATA, metadata, strict=True))),
-            protocol=Protocol(reader, writer, parse_features(reader_features), parse_features(writer_features)),
-        )  # fmt: skip
+        protocol = Protocol(reader, writer, parse_features(reader_features), parse_features(writer_features))
+        known = defined(table_id, metadata_version, dict(zip(METADATA, metadata, strict=True)), protocol, protocol_version)
         if len(catalog.definitions) > MAX_DEFINITIONS:
             catalog.definitions.clear()
         catalog.definitions[key] = known
     return known
+
+
+def defined(
+    table_id: int, metadata_version: int, metadata: Mapping[str, Any], protocol: Protocol, protocol_version: int | None = None
+) -> Snapshot:
+    """A table as a row of ``dl_metadata_updates`` and a protocol define it, which came at the same version unless told."""
+    return Snapshot(
+        table_id=table_id, name="", location="", version=-1, latest=-1, uniform_since=-1, has_files=False,
+        metadata_version=metadata_version, protocol_version=metadata_version if protocol_version is None else protocol_version,
+        commit_ms=-1, **parse_metadata(metadata), protocol=protocol,
+    )  # fmt: skip
+
+
+def learn(catalog: Catalog, made: Snapshot, skip: Sequence[SkipColumn]) -> None:
+    """Know what defines a new table, and its index, now that it is committed: nobody needs to ask."""
+    catalog.definitions[made.table_id, made.metadata_version, made.protocol_version] = made
+    for kind in ("skip", "all skip"):
+        catalog.definitions[made.table_id, made.metadata_version, kind] = list(skip)
 
 
 METADATA = ("id", "name", "description", "schema_string", "partition_columns", "configuration", "created_time")
@@ -230,7 +246,19 @@ def files(catalog: Catalog, snapshot: Snapshot, condition: Condition | None = No
         found = catalog.fetch_arrow(catalog.sql("files_of").replace("{keys}", keys), {**params, **condition.params})
     if snapshot.version < snapshot.latest:
         _require_files(catalog, snapshot, found)
-    return found
+    return in_order(found)
+
+
+def numbered(keys: pa.Table) -> Any:
+    """One number for (version, action_order): where in the log a file was added."""
+    version, order = (keys[name].to_numpy() for name in KEY)
+    return version * (1 << 32) + order
+
+
+def in_order(files: pa.Table) -> pa.Table:
+    """Files as they were added."""
+    places = numbered(files)
+    return files if (np.diff(places) >= 0).all() else files.take(pa.array(np.argsort(places, kind="stable")))
 
 
 def _require_files(catalog: Catalog, snapshot: Snapshot, files: pa.Table) -> None:

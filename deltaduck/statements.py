@@ -7,12 +7,13 @@ A statement is a ``-- name: its_name`` line, a comment that says what it does, a
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 ROOT = next(p for p in (_HERE / "sql", _HERE.parent / "sql") if p.is_dir())
 
+KEPT = 1024  # statements: some name what they are about in their text
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 _PARAMETER = re.compile(r"'(?:[^']|'')*'|--[^\n]*|::|:([a-z_]\w*)")
 
@@ -65,13 +66,13 @@ def split(script: str) -> list[str]:
     return [s.strip() for s in "\n".join(lines).split(";") if s.strip()]
 
 
-@cache
+@lru_cache(KEPT)
 def bind(sql: str, marker: str) -> str:
     """`sql` with each ``:name`` written as the driver wants it: marker is ``"$%s"``, ``":%s"`` or ``"%%(%s)s"``."""
     return _PARAMETER.sub(lambda m: marker % m[1] if m[1] else m[0], sql)
 
 
-@cache
+@lru_cache(KEPT)
 def parameters(sql: str) -> frozenset[str]:
     """The names that `sql` binds."""
     return frozenset(m[1] for m in _PARAMETER.finditer(sql) if m[1])

@@ -14,7 +14,7 @@ from sqlglot import exp
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck import storage, telemetry
-from deltaduck.changes import Change
+from deltaduck.changes import Change, removal
 from deltaduck.commit import Committed
 from deltaduck.errors import DeltaduckError, TableExistsError
 from deltaduck.frames import Source
@@ -213,8 +213,9 @@ class Transaction:
         if change.base is not None:
             committed = snapshots.files(self.lake.catalog, change.base, self._usable(change, condition))
             gone = change.removed_keys()
-            parts.append(committed if gone is None else committed.join(gone, ["version", "action_order"], join_type="left anti"))
-            parts[0] = parts[0].sort_by([("version", "ascending"), ("action_order", "ascending")])
+            if gone is not None:
+                committed = snapshots.in_order(committed.join(gone, snapshots.KEY, join_type="left anti"))
+            parts.append(committed)
         if (added := change.added_files()) is not None:
             wanted = [c for c in parts[0].column_names if c in added.column_names] if parts else added.column_names
             parts.append(added.select(wanted))
@@ -296,9 +297,8 @@ class Transaction:
         if "version" in files.column_names and files.num_rows:
             committed = files.filter(pc.is_valid(files["version"]))
             if committed.num_rows:
-                keys = committed.select(["version", "action_order"])
-                keys = keys.append_column("data_change", pa.repeat(pa.scalar(data_change), keys.num_rows))
-                change.removes.append(change_data.told(keys) if told else keys)
+                removes = removal(committed, data_change)
+                change.removes.append(change_data.told(removes) if told else removes)
         gone = files["path"].combine_chunks() if files.num_rows else pa.array([], pa.string())
         if data_change:
             change_data.no_mere_move(change, gone)
@@ -356,9 +356,8 @@ def _not_again(removes: pa.Table, gone: pa.Array, data_change: bool, told: bool)
     """Removes of files that were to be added again, now that some of these adds are gone."""
     if "again" not in removes.column_names or not pc.any(which := pc.is_in(removes["again"], gone)).as_py():
         return [removes]
-    keys = removes.filter(which).select(["version", "action_order"])
-    keys = keys.append_column("data_change", pa.repeat(pa.scalar(data_change), keys.num_rows))
-    return [removes.filter(pc.invert(which)), change_data.told(keys) if told else keys]
+    now = removal(removes.filter(which), data_change)
+    return [removes.filter(pc.invert(which)), change_data.told(now) if told else now]
 
 
 def _no_files() -> pa.Table:

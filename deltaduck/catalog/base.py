@@ -131,8 +131,13 @@ class Catalog(ABC):
         rows = self.rows("head", name_key=name.lower())
         return rows[0] if rows else None
 
-    def moved(self, name: str, version: int, commit_ms: int) -> None:  # noqa: B027 - others have nothing to do
-        """The transaction under way moves a table there, and changes nothing else of its row. For adapters that keep rows."""
+    def moved(self, name: str, version: int, commit_ms: int, row: tuple[Any, ...] | None = None) -> None:  # noqa: B027
+        """The transaction under way moves a table there. Its row is as it was but for that, or as told.
+
+        For adapters that keep rows: a transaction that tells of one table tells of all that it changes."""
+
+    def gone(self, name: str) -> None:  # noqa: B027
+        """The transaction under way leaves no table of that name."""
 
     def arrow(self, statement: str, **params: Any) -> pa.Table:
         """Arrow table of a named statement."""

@@ -59,8 +59,8 @@ class DuckDBCatalog(Catalog):
             self._shared = _Shared() if memory else _shared.setdefault(path, _Shared())
         self._shared.heads = {}  # another process may have been here while none of ours was
         self.unmarked = self._shared.unmarked
-        self._before = self._shared.heads  # when the transaction under way began, and when it has committed
-        self._after: dict[str, tuple[Any, ...] | None] = {}
+        self._before = self._shared.heads  # when the transaction under way began,
+        self._after: dict[str, tuple[Any, ...] | None] | None = None  # and when it has committed, as far as that is told
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         cursor: duckdb.DuckDBPyConnection | None = getattr(self._local, "cursor", None)
@@ -122,15 +122,15 @@ class DuckDBCatalog(Catalog):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with self._shared.turn:
-            self._before, self._after = self._shared.heads, {}
+            self._before, self._after = self._shared.heads, None
             try:
                 with self.snapshot():
                     yield
             except BaseException:
-                self._after = {}
+                self._after = None
                 raise
             finally:  # a new dictionary: what was read before the end of this transaction goes into the old one
-                self._shared.heads = self._after
+                self._shared.heads = self._after or {}
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -154,9 +154,19 @@ class DuckDBCatalog(Catalog):
             heads[key] = super().head(name)
         return heads[key]
 
-    def moved(self, name: str, version: int, commit_ms: int) -> None:
-        if (row := self._before.get(name.lower())) is not None:
-            self._after[name.lower()] = (*row[:3], version, version, *row[5:-1], commit_ms)
+    def moved(self, name: str, version: int, commit_ms: int, row: tuple[Any, ...] | None = None) -> None:
+        if (row := row or self._before.get(name.lower())) is None:
+            self._told().pop(name.lower(), None)
+        else:
+            self._told()[name.lower()] = (*row[:3], version, version, *row[5:-1], commit_ms)
+
+    def gone(self, name: str) -> None:
+        self._told()[name.lower()] = None
+
+    def _told(self) -> dict[str, tuple[Any, ...] | None]:
+        if self._after is None:
+            self._after = dict(self._before)
+        return self._after
 
     def has_table(self, table: str) -> bool:
         try:  # asking the list of all tables takes ten times as long

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from deltaduck import deletions, storage
 from deltaduck.changes import Change
-from deltaduck.operations.files import version_files
+from deltaduck.operations.files import as_adds
 from deltaduck.protocol.deletion_vectors import file_of
 from deltaduck.protocol.features import DELETION_VECTORS
 from deltaduck.snapshot import Snapshot
@@ -56,10 +56,7 @@ def mark(tx: Transaction, change: Change, found: Found, effect: Effect) -> list[
 
 def _positions(found: Found, files: Sequence[int]) -> list[Any]:
     """For each of these files, the rows of it that go."""
-    con: Any = found.connection
-    places = con.sql(f"SELECT place FROM {found.table} WHERE place IS NOT NULL").to_arrow_table()["place"].to_numpy()
-    places = np.sort(places)  # several times as fast as what numpy.unique does
-    places = places[np.diff(places, prepend=-1) != 0]
+    places = found.places()
     starts = np.array(files, np.int64) * FILE
     bounds = zip(np.searchsorted(places, starts), np.searchsorted(places, starts + FILE), strict=True)
     return [(places[a:b] % FILE).astype(np.uint64) for a, b in bounds]
@@ -72,8 +69,7 @@ def _exchange(tx: Transaction, change: Change, files: pa.Table, rows: Sequence[A
     known = deletions.vectors(location, files)
     name, content, vectors = file_of([np.union1d(old, new) if len(old) else new for old, new in zip(known, rows, strict=True)])
     storage.put_if_absent(location, name, content)
-    keys = files.select(["version", "action_order"])
-    adds = version_files(tx.lake.catalog, change.base, change.skip, change.known, keys)
+    adds = as_adds(tx.lake.catalog, change.base, change.skip, change.known, files)
     tx.remove(change, files, told=True)
     tx.add(change, deletions.with_vectors(adds, vectors), [storage.join(location, name)], told=True)
     if pc.min(files["version"]).as_py() < change.base.uniform_since:

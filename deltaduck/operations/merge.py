@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deltaduck import casts, identity, parquet, scan
 from deltaduck.catalog import Catalog
@@ -90,18 +92,27 @@ class Found:
     """The changes of a search, which the connection knows as a table.
 
     Its columns: place, the row's place (NULL for a row that is new); clause; c0, c1, … with the values of `schema` where rows may
-    come; and where the table tracks rows row_id.
+    come; and where the table tracks rows row_id. held: the same in memory, where they are few.
     files: those searched, by whose order a place counts. touched: (index of a file, rows of it that go).
     new_rows: how many rows come; comes: SQL that is true for them. given: columns that some clause sets, in lower case.
     """
 
     connection: Any
     table: str
+    held: pa.Table | None
     files: pa.Table
     touched: Sequence[tuple[int, int]]
     new_rows: int
     comes: str
     given: frozenset[str]
+
+    def places(self) -> Any:
+        """The places of all rows that go, rising, each once."""
+        rows = self.held
+        if rows is None:
+            rows = self.connection.sql(f"SELECT place FROM {self.table} WHERE place IS NOT NULL").to_arrow_table()
+        numbers = np.sort(pc.drop_null(rows["place"]).to_numpy())  # several times as fast as what numpy.unique does
+        return numbers[np.diff(numbers, prepend=-1) != 0]
 
 
 def delete_rows(tx: Transaction, change: Change, predicate: str | None) -> Effect:
@@ -159,7 +170,8 @@ def _changes(
         try:
             _check_repeats(con, change, search, table, files)
             _number(catalog, con, change, table, clauses)
-            yield _found(con, table, clauses, files, effect, search.source is not None and search.repeats == "one")
+            repeated = search.source is not None and search.repeats == "one"
+            yield _found(con, table, held, clauses, files, effect, repeated)
         finally:
             if held is None:
                 con.execute(f"DROP TABLE {table}")
@@ -295,12 +307,12 @@ def _number(catalog: Catalog, con: Any, change: Change, table: str, clauses: Seq
             con.execute(f"UPDATE {table} SET c{i} = {first} + {step} * new.n FROM ({rows}) new WHERE {table}.rowid = new.place")
 
 
-def _found(con: Any, table: str, clauses: Sequence[Clause], files: pa.Table, effect: Effect, repeated: bool) -> Found:
+def _found(
+    con: Any, table: str, held: pa.Table | None, clauses: Sequence[Clause], files: pa.Table, effect: Effect, repeated: bool
+) -> Found:
     """Count what was found. repeated: may a row have been found more than once?"""
     touched: dict[int, int] = {}
-    count = "count(DISTINCT place)" if repeated else "count(place)"
-    query = f"SELECT place // {marking.FILE} AS file, clause, {count}, count(*) FROM {table} GROUP BY ALL ORDER BY ALL"
-    for file, clause, places, rows in con.execute(query).fetchall():
+    for file, clause, places, rows in _counted(con, table, repeated) if held is None else _counted_here(held, repeated):
         match clauses[clause].action:
             case "insert":
                 effect.inserted += rows
@@ -313,4 +325,19 @@ def _found(con: Any, table: str, clauses: Sequence[Clause], files: pa.Table, eff
     coming = [str(n) for n, c in enumerate(clauses) if c.action in COMES]
     comes = f"clause IN ({', '.join(coming)})" if coming else "false"
     given = frozenset(name.lower() for c in clauses for name in c.values)
-    return Found(con, table, files, sorted(touched.items()), effect.updated + effect.inserted, comes, given)
+    return Found(con, table, held, files, sorted(touched.items()), effect.updated + effect.inserted, comes, given)
+
+
+def _counted(con: Any, table: str, repeated: bool) -> list[tuple[int | None, int, int, int]]:
+    """(file, clause, rows of the table, rows found)."""
+    count = "count(DISTINCT place)" if repeated else "count(place)"
+    query = f"SELECT place // {marking.FILE} AS file, clause, {count}, count(*) FROM {table} GROUP BY ALL"
+    return con.execute(query).fetchall()  # type: ignore[no-any-return]
+
+
+def _counted_here(rows: pa.Table, repeated: bool) -> list[tuple[int | None, int, int, int]]:
+    """The same of rows in memory, where asking DuckDB takes most of the time."""
+    keys = pa.table({"file": pc.divide(rows["place"], marking.FILE), "clause": rows["clause"], "place": rows["place"]})
+    counts = [("place", "count_distinct" if repeated else "count"), ([], "count_all")]
+    found = keys.group_by(["file", "clause"], use_threads=False).aggregate(counts)
+    return list(zip(*(column.to_pylist() for column in found.columns), strict=True))

@@ -85,7 +85,7 @@ def writes(lake: Lake, tx: Transaction, change: Change, task: Task, at_once: int
     if by:
         if task.columns is not None:
             raise SchemaMismatchError(f"table {table.name!r} is clustered by {', '.join(by)}: OPTIMIZE it without ZORDER BY")
-        chosen = clustering.pending(lake.catalog, change, files, int(target * FULL), full=task.full)
+        chosen = clustering.pending(files, int(target * FULL), full=task.full)
         sorted_groups = _sorted_groups(con, change, chosen, target, by)
         return files.num_rows, ([replace(g, adds=clustering.marked(g.adds))] for g in sorted_groups)
     if task.columns is not None:

@@ -27,10 +27,10 @@ def recompute(tx: Transaction, table: str) -> dict[str, int]:
 
     Rows that a deletion vector hides count: what bounds them bounds the others."""
     change = begin(tx, table)
-    keys, adds = committed_files(tx, change)
+    before, adds = committed_files(tx, change)
     if not adds.num_rows:
         return {"num_files": 0}
-    found = _measured(tx.lake.con.cursor(), change.after, adds.append_column("version", keys["version"]))
+    found = _measured(tx.lake.con.cursor(), change.after, adds.append_column("version", before["version"]))
     files = [
         {
             "path": unquote(path), "count": count, "file_size_bytes": size, "column_statistics": statistics,
@@ -49,7 +49,7 @@ def recompute(tx: Transaction, table: str) -> dict[str, int]:
     index = [name for c in change.skip if not c.is_partition for name, _ in c.definitions()]
     columns = {name: adds[name] for name in adds.column_names}
     columns |= {name: new[name] for name in ("stats", "num_records", *index)}
-    add_again(change, pa.table(columns), keys)
+    add_again(change, pa.table(columns), before)
     if change.base is not None:
         change.operation, change.parameters = "COMPUTE STATS", {}
     return {"num_files": adds.num_rows}

@@ -5,11 +5,14 @@ WHERE table_id = :table_id AND version = :expected AND dropped_ms = 0;
 
 -- name: redefine_table
 -- What else a commit changed: which versions' metadata and protocol are in force, which files have the current schema.
+-- What the statement head says of the table then.
 UPDATE dl_tables SET metadata_version = CASE WHEN :new_metadata THEN version ELSE metadata_version END,
     protocol_version = CASE WHEN :new_protocol THEN version ELSE protocol_version END,
     uniform_since = CASE WHEN :foreign_files THEN version + 1 WHEN :new_layout THEN version ELSE uniform_since END,
     has_files = has_files OR :adds
-WHERE table_id = :table_id;
+WHERE table_id = :table_id
+RETURNING table_id, table_name, location, version, version AS latest, metadata_version, protocol_version, uniform_since,
+    has_files, commit_ms;
 
 -- name: table_state
 -- Where a table is, inside the transaction that wants to change it.
@@ -89,24 +92,10 @@ SELECT max(base_row_id + coalesce(num_records, 1099511627776) - 1) FROM dl_add_f
 SELECT path, max(base_row_id) AS base_row_id, max(default_row_commit_version) AS default_row_commit_version
 FROM dl_add_files WHERE table_id = :table_id AND base_row_id IS NOT NULL GROUP BY path;
 
--- name: insert_removes
--- A remove action for every file that this commit takes out. dl_staged_removes holds their (version, action_order, data_change),
--- and the action_order of the remove; where that is NULL, the file is only added again, saying more of itself.
-INSERT INTO dl_remove_files (table_id, version, action_order, path, deletion_timestamp, data_change, extended_file_metadata,
-    partition_values, size, tags, dv_id, dv_storage_type, dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality,
-    base_row_id, default_row_commit_version)
-SELECT a.table_id, :version, s.remove_order, a.path, :commit_ms, s.data_change, TRUE, a.partition_values, a.size, a.tags, a.dv_id,
-    a.dv_storage_type, a.dv_path_or_inline_dv, a.dv_offset, a.dv_size_in_bytes, a.dv_cardinality, a.base_row_id,
-    a.default_row_commit_version
-FROM dl_add_files a
-JOIN dl_staged_removes s ON s.version = a.version AND s.action_order = a.action_order
-WHERE a.table_id = :table_id AND a.removed_version IS NULL AND s.data_change IS NOT NULL;
-
 -- name: close_intervals
--- The life of those files ends at this version.
+-- The life of some live files ends at this version. {among} says of which.
 UPDATE dl_add_files SET removed_version = :version
-WHERE table_id = :table_id AND removed_version IS NULL
-  AND (version, action_order) IN (SELECT version, action_order FROM dl_staged_removes);
+WHERE table_id = :table_id AND removed_version IS NULL AND ({among});
 
 -- name: is_committed
 -- Did that transaction commit?
@@ -122,11 +111,6 @@ VALUES (:table_id, :version, :action_order, 'delta.clustering', :configuration, 
 SELECT configuration, removed FROM dl_domain_metadata
 WHERE table_id = :table_id AND domain = 'delta.clustering' AND version <= :version
 ORDER BY version DESC LIMIT 1;
-
--- name: clustering_providers
--- Live files that somebody has clustered, and who.
-SELECT version, action_order, clustering_provider FROM dl_add_files
-WHERE table_id = :table_id AND removed_version IS NULL AND clustering_provider IS NOT NULL;
 
 -- name: insert_identity
 -- An identity column, whose values are given out from here on.

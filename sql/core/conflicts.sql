@@ -18,8 +18,8 @@ ORDER BY version, reason DESC LIMIT 1;
 -- vector (live_version is NULL where it did not). dl_staged_removes holds (version, action_order).
 SELECT a.removed_version, a.version, a.action_order, a.path, a.num_records, a.dv_storage_type, a.dv_path_or_inline_dv,
        a.dv_offset, a.dv_size_in_bytes, a.dv_cardinality,
-       l.version AS live_version, l.action_order AS live_action_order, l.dv_storage_type AS live_dv_storage_type,
-       l.dv_path_or_inline_dv AS live_dv_path_or_inline_dv, l.dv_offset AS live_dv_offset,
+       l.version AS live_version, l.action_order AS live_action_order, l.dv_id AS live_dv_id,
+       l.dv_storage_type AS live_dv_storage_type, l.dv_path_or_inline_dv AS live_dv_path_or_inline_dv, l.dv_offset AS live_dv_offset,
        l.dv_size_in_bytes AS live_dv_size_in_bytes, l.dv_cardinality AS live_dv_cardinality
 FROM dl_add_files a
 JOIN dl_staged_removes s ON s.version = a.version AND s.action_order = a.action_order

@@ -53,13 +53,13 @@ WHERE table_id = :table_id AND deleted_ms IS NULL AND path IN (SELECT path FROM 
 
 -- name: version_files
 -- The files of a version with all that their adds say, and {index}: the columns of the skip index under the names they get.
--- {only}: a condition that keeps some of them. In any order: sorting costs as much again.
+-- In any order: sorting costs as much again.
 SELECT a.version, a.action_order, a.path, a.partition_values, a.size, a.modification_time, a.data_change, a.stats, a.num_records,
        a.tags, a.dv_id, a.dv_storage_type, a.dv_path_or_inline_dv, a.dv_offset, a.dv_size_in_bytes, a.dv_cardinality,
        a.base_row_id, a.default_row_commit_version, a.clustering_provider, a.deleted_ms{index}
 FROM dl_add_files a
 LEFT JOIN dl_skip_{source_id} s ON s.version = a.version AND s.action_order = a.action_order
-WHERE a.table_id = :table_id AND a.version <= :version AND (a.removed_version IS NULL OR a.removed_version > :version){only};
+WHERE a.table_id = :table_id AND a.version <= :version AND (a.removed_version IS NULL OR a.removed_version > :version);
 
 -- name: expired_base
 -- The newest published checkpoint that is older than the log's retention: what comes before it, nobody needs.

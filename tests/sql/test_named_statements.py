@@ -27,7 +27,7 @@ def filled(sql: str) -> str:
         .replace("{source_id}", "1")
         .replace("{table_id}", "1")
         .replace("{table}", "dl_add_files")
-        .replace("{only}", "")
+        .replace("{among}", "version = 1 AND action_order IN (3, 4)")
     )
 
 
