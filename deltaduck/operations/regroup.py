@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 FULL = 0.75  # of the target size: a file of at least this is left as it is
 TINY, TINY_COUNT, TINY_TOTAL = 256 << 10, 64, 256 << 20  # bytes of a file on average, files, bytes of all
 
+UNWANTED = {  # by files that are read once, each in less time than another thread takes to wake up
+    "enable_external_file_cache": "false",
+    "validate_external_file_cache": "'NO_VALIDATION'",
+    "disable_parquet_prefetching": "true",
+    "async_threads": "0",
+}
+
 # Files of one partition, in the order they came, in bins of about the target size; a bin of one file is no work.
 PLAN = """
     WITH small AS (
@@ -133,15 +140,18 @@ def _are_tiny(table: Snapshot, files: pa.Table) -> bool:
 
 @contextmanager
 def _engine_for_tiny_files(con: Any) -> Iterator[Any]:
-    """A DuckDB of its own, without what costs it twice the time here: to keep what it has read of each file, to read ahead in
-    it, and to keep the order of rows that come from many files. `con` says how much memory it may have, and where it spills."""
-    ((memory, spill, threads),) = con.execute(
-        "SELECT current_setting('memory_limit'), current_setting('temp_directory'), current_setting('threads')"
+    """A DuckDB of its own, without what costs it twice the time here (`UNWANTED`), and without keeping the order of rows that
+    come from many files. `con` says how much memory it may have, and where it spills."""
+    ((memory, spill, threads, known),) = con.execute(
+        "SELECT current_setting('memory_limit'), current_setting('temp_directory'), current_setting('threads'), "
+        "(SELECT list(name) FROM duckdb_settings())"
     ).fetchall()
     settings = {"memory_limit": memory, "temp_directory": spill, "threads": threads}
-    engine = duckdb.connect(config={**settings, "preserve_insertion_order": False, "enable_external_file_cache": False})
+    engine = duckdb.connect(config={**settings, "preserve_insertion_order": False})
     try:
-        engine.execute("SET disable_parquet_prefetching = true")
+        for name, value in UNWANTED.items():
+            if name in known:
+                engine.execute(f"SET {name} = {value}")
         yield engine
     finally:
         engine.close()
