@@ -285,7 +285,7 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
         kinds.add("remove")
         next_order += _remove(rows, change, scope, removes, next_order, commit_ms)
     if adds is not None and adds.num_rows:
-        rich = change.foreign_files or any(c in adds.column_names for c in ADD_MORE)
+        rich = change.foreign_files or not set(ADD_MORE).isdisjoint(adds.column_names)
         kinds |= {"add", "add_rich"} if rich else {"add"}
         _add(rows, scope, adds, next_order, skip_index.names(change.skip))
     _insert_version(
@@ -427,13 +427,14 @@ def _add(rows: _Rows, scope: dict[str, int], adds: pa.Table, first_order: int, s
     n = adds.num_rows
     order = pa.array(np.arange(first_order, first_order + n, dtype=np.int64))
     version = pa.repeat(pa.scalar(scope["version"], pa.int64()), n)
-    known = [c for c in (*ADD_SCHEMA.names, *ADD_MORE) if c in adds.column_names]
+    said = {*adds.column_names}
+    known = [c for c in (*ADD_SCHEMA.names, *ADD_MORE) if c in said]
     files = adds.select(known)
     if "dv_id" in known:
         files = files.set_column(known.index("dv_id"), "dv_id", files["dv_id"].fill_null(""))
     files = files.append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
     rows.insert_files("dl_add_files", files.append_column("version", version).append_column("action_order", order))
-    for name in {*skip_names} - {*adds.column_names}:  # columns that came after the files
+    for name in {*skip_names} - said:  # columns that came after the files
         adds = adds.append_column(name, pa.nulls(n))
     index = adds.select(skip_names).append_column("version", version).append_column("action_order", order)
     rows.catalog.ingest(f"dl_skip_{scope['table_id']}", index)
