@@ -42,6 +42,7 @@ def shallow_clone(tx: Transaction, name: str, source: str, version: int | None =
         raise UnsupportedFeatureError(
             f"table {source!r} has deletion vectors beside its files, which a clone cannot name: OPTIMIZE it first"
         )
+    change.needs.append((snapshot.table_id, files))
     root = f"{quote_path(snapshot.location, safe='/:@')}/"
     root = root if storage.is_remote(root) else f"file://{root}"
     paths = [p if p.startswith(("/", "file:")) or storage.is_remote(p) else root + p for p in files["path"].to_pylist()]
