@@ -42,6 +42,7 @@ class Change:
     searches: the same of statements to which no row matters but those that they change: who took out others is not in their way.
     cdc: change data files (path, partition_values, size). Adds and removes whose rows they tell have a column `told`.
     written: files beside those of the adds, to be deleted should the commit fail.
+    needs: (table's id, its adds) of files of old versions that are brought back: VACUUM must not take them before the commit.
     identity: the last values of identity columns, by physical name, that were taken for its rows.
     clustering: the columns that it is clustered by from now on, by their names in the files; None when that stays.
     info: what else the commitInfo says. copy_options: how its files are written, where not as the table's properties say.
@@ -57,6 +58,7 @@ class Change:
     searches: list[Condition] = field(default_factory=list)
     cdc: list[pa.Table] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
+    needs: list[tuple[int, pa.Table]] = field(default_factory=list)
     app_transactions: dict[str, int] = field(default_factory=dict)
     operation: str = "WRITE"
     parameters: dict[str, str] = field(default_factory=dict)
@@ -127,7 +129,7 @@ class Change:
         return replace(
             self, adds=[*self.adds], removes=[*self.removes], reads=[*self.reads], searches=[*self.searches], cdc=[*self.cdc],
             metrics=dict(self.metrics), app_transactions=dict(self.app_transactions), parameters=dict(self.parameters),
-            identity=dict(self.identity),
+            identity=dict(self.identity), needs=[*self.needs],
         )  # fmt: skip
 
     def removed_files(self) -> pa.Table | None:

@@ -68,8 +68,14 @@ def apply(catalog: Catalog, changes: Sequence[Change], isolation: str | None = N
     """
     isolated = [_Step(c, c.after.table_id, now_ms()) for c in changes if c.base is not None]
     steps = sorted(isolated, key=lambda s: s.table_id)
-    for step in steps:
-        _advance(catalog, step, isolation)
+    at = {s.table_id: s for s in steps}
+    for table_id in sorted({*at, *(i for c in changes for i, _ in c.needs)}):
+        if table_id in at:
+            _advance(catalog, at[table_id], isolation)
+        else:
+            catalog.rows("table_state", table_id=table_id)
+    for change in changes:
+        conflicts.require_files(catalog, change)
     for change in changes:
         if change.base is None:
             step = _Step(change, _create(catalog, change), now_ms())

@@ -45,6 +45,17 @@ def check(catalog: Catalog, change: Change, actual: int, *, serializable: bool) 
         row_conflicts.follow(change, lost, actual)
 
 
+def require_files(catalog: Catalog, change: Change) -> None:
+    """CommitConflictError when VACUUM takes files that the change brings back. The tables that have them are locked."""
+    for table_id, adds in change.needs:
+        with catalog.staged("dl_staged_files", adds.select(["path", "dv_id"])):
+            ((path,),) = catalog.rows("vacuumed_file", table_id=table_id)
+        if path is not None:
+            version = -1 if change.base is None else change.base.version
+            reason = f"VACUUM deletes files that this commit brings back, such as {path}"
+            raise CommitConflictError(change.name, version, version, reason)
+
+
 def _lost(catalog: Catalog, change: Change) -> pa.Table:
     """The files that the change takes out and somebody else took out first."""
     removes = change.removed_keys()

@@ -116,3 +116,14 @@ def derive(engine: Any, adds: pa.Table, columns: Sequence[SkipColumn], schema: S
         return engine.sql(values_sql(columns, floats, "dl_skip_sources", "version, action_order")).to_arrow_table()
     finally:
         engine.unregister("dl_skip_sources")
+
+
+def described(engine: Any, texts: pa.ChunkedArray, partition_values: pa.ChunkedArray, columns: Sequence[SkipColumn]) -> pa.Table:
+    """Index values of files of ours, in their order, from what the log is about to say of them."""
+    rows = pa.table({"stats": texts, "partition_values": partition_values, "exact_max": pa.repeat(True, len(texts))})
+    rows = rows.append_column("dl_place", pa.array(range(len(texts)), pa.int64()))
+    engine.register("dl_described", rows)
+    try:
+        return engine.sql(f"{values_sql(columns, (), 'dl_described', 'dl_place')} ORDER BY dl_place").to_arrow_table()
+    finally:
+        engine.unregister("dl_described")

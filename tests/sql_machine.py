@@ -85,11 +85,20 @@ def merges(table: str) -> st.SearchStrategy[str]:
     return st.builds(merge.format, source, matched, missing, beyond).filter(lambda text: "WHEN" in text)
 
 
+def joins(table: str) -> st.SearchStrategy[str]:
+    """Keys of the other rows are all different, too."""
+    others = st.dictionaries(KEYS.map(str), st.tuples(WORDS, NUMBERS), min_size=1, max_size=4).map(
+        lambda found: f"(VALUES {values([(k, *rest) for k, rest in found.items()])}) AS s(k, g, v) WHERE s.k = {table}.k"
+    )
+    update = st.builds(f"UPDATE {table} SET {{}} FROM {{}}".format, st.sampled_from(["v = s.v, g = s.g", "k = s.k + 1"]), others)
+    return update | st.builds(f"DELETE FROM {table} USING {{}}{{}}".format, others, st.sampled_from(["", " AND s.v > 0"]))
+
+
 def changes(table: str) -> st.SearchStrategy[str]:
     """A statement that changes rows."""
     return st.one_of(
-        sources(table).map(f"INSERT INTO {table} {{}}".format), merges(table),
-        st.builds(f"DELETE FROM {table} WHERE {{}}".format, PREDICATES),
+        sources(table).map(f"INSERT INTO {table} {{}}".format), merges(table), joins(table),
+        st.builds(f"DELETE FROM {table} WHERE {{}}".format, PREDICATES), st.just(f"TRUNCATE {table}"),
         st.builds(f"UPDATE {table} SET {{}} WHERE {{}}".format, SETS, PREDICATES),
     )  # fmt: skip
 
@@ -118,6 +127,7 @@ class Work(RuleBasedStateMachine):
         self.plain = duckdb.connect()
         self.rules: dict[str, Rules] = {}
         self.versions: dict[str, list[tuple[pa.Table, Rules]]] = {}  # what each version was
+        self.whole: dict[str, int] = {}  # the first that VACUUM has left whole
         self.tx: Any = None
         self.before: State = {}  # as it was when the transaction began
 
@@ -192,6 +202,7 @@ class Work(RuleBasedStateMachine):
             if name not in self.rules:
                 assert self.lake.find(name) is None
                 del self.versions[name]
+                self.whole.pop(name, None)
         for name, rules in self.rules.items():
             made = self.lake.table(name).version() + 1 - len(self.versions.setdefault(name, []))
             assert made in (0, 1), f"{name}: {made} versions by one commit"
@@ -200,6 +211,10 @@ class Work(RuleBasedStateMachine):
             rows, then = self.versions[name][-1]
             assert self.text(rows) == self.text(self.held(name))
             assert then == rules
+
+    def past(self, name: str, back: int) -> int:
+        """A version so many before the last, or the oldest that can be read."""
+        return max(self.whole.get(name, 0), len(self.versions[name]) - 1 - back)
 
     def named(self, text: str) -> str:
         return re.sub("@([a-z])", lambda m: m[1] if m[1] in self.rules else "t", text)
@@ -332,17 +347,35 @@ class Work(RuleBasedStateMachine):
 
     @rule(
         name=TABLES,
-        how=st.sampled_from(["OPTIMIZE @", "OPTIMIZE @ ZORDER BY (k, v)", "ANALYZE TABLE @ COMPUTE DELTA STATISTICS"]),
+        how=st.sampled_from(
+            ["OPTIMIZE @", "OPTIMIZE @ ZORDER BY (k, v)", "OPTIMIZE @ FULL", "ANALYZE TABLE @ COMPUTE DELTA STATISTICS"]
+        ),
     )
     def lay_out(self, name: str, how: str) -> None:
         name = self.named(name)
-        self.do(how.replace("@", name), "SELECT 1", refused="ZORDER" in how and self.rules[name].clustered)
+        clustered = self.rules[name].clustered
+        self.do(how.replace("@", name), "SELECT 1", refused=("ZORDER" in how and clustered) or ("FULL" in how and not clustered))
+
+    @rule(name=TABLES, vectors=st.booleans())
+    def begin_or_end_vectors(self, name: str, vectors: bool) -> None:
+        properties = f"('delta.enableDeletionVectors' = '{str(vectors).lower()}')"
+        self.do(self.named(f"ALTER TABLE {name} SET TBLPROPERTIES {properties}"), "SELECT 1")
+
+    @precondition(lambda self: self.tx is None)
+    @rule(name=TABLES, full=st.booleans())
+    def vacuum(self, name: str, full: bool) -> None:
+        """What the last versions of all tables need stays."""
+        name = self.named(name)
+        self.lake.table(name).vacuum(0, False, enforce_retention_duration=False, full=full)
+        self.whole[name] = len(self.versions[name]) - 1
+        for other in self.versions:
+            self.look_back(other, "true", 99)
 
     @rule(name=TABLES, back=st.integers(0, 9))
     def restore(self, name: str, back: int) -> None:
         name = self.named(name)
         if name in self.versions and not (self.tx and name == "w" and self.dropped):
-            version = max(0, len(self.versions[name]) - 1 - back)
+            version = self.past(name, back)
             (self.tx or self.lake).sql(f"RESTORE TABLE {name} TO VERSION AS OF {version}")
             self.put(self.state() | {name: self.versions[name][version]})
             self.settle()
@@ -356,7 +389,7 @@ class Work(RuleBasedStateMachine):
             self.dropped = True
             self.put({n: state for n, state in self.state().items() if n != "w"})
         elif back is not None:
-            version = max(0, len(self.versions[name]) - 1 - back)
+            version = self.past(name, back)
             (self.tx or self.lake).sql(f"CREATE TABLE w SHALLOW CLONE {name} VERSION AS OF {version}")
             self.put(self.state() | {"w": self.versions[name][version]})
         else:
@@ -387,6 +420,7 @@ class Work(RuleBasedStateMachine):
             tx.commit()
             if self.dropped:
                 self.versions.pop("w", None)
+                self.whole.pop("w", None)
         else:
             tx.rollback()
             self.put(self.before)
@@ -398,7 +432,7 @@ class Work(RuleBasedStateMachine):
     def look_back(self, name: str, predicate: str, back: int) -> None:
         name = self.named(name)
         if name in self.versions:
-            version = max(0, len(self.versions[name]) - 1 - back)
+            version = self.past(name, back)
             self.plain.register("frame", self.versions[name][version][0])
             where = re.sub(r"IN \(SELECT k FROM @.\)", "> 0", predicate)
             found = self.seen(f"SELECT * FROM {name} AT (VERSION => {version}) WHERE {where}")
@@ -407,7 +441,7 @@ class Work(RuleBasedStateMachine):
     @rule(name=TABLES, back=st.integers(0, 3))
     def others_read_the_mirror(self, name: str, back: int) -> None:
         if (name := self.named(name)) in self.versions:
-            self.others_read(name, max(0, len(self.versions[name]) - 1 - back))
+            self.others_read(name, self.past(name, back))
 
     def others_read(self, name: str, version: int) -> None:
         path = str(self.lake.table(name).detail()["location"])
@@ -431,12 +465,12 @@ class Work(RuleBasedStateMachine):
                 self.end(True)
             for name, versions in self.versions.items():
                 assert self.lake.table(name).version() == len(versions) - 1
-                for version, (wanted, _) in enumerate(versions):
+                for version, (wanted, _) in list(enumerate(versions))[self.whole.get(name, 0) :]:
                     then = self.lake.sql(f"FROM {name} AT (VERSION => {version})").to_arrow_table()
                     assert self.text(then) == self.text(wanted)
                     if self.reads_all or version == len(versions) - 1:
                         self.others_read(name, version)
-                    if self.feed and version:
+                    if self.feed and version > self.whole.get(name, 0):
                         self.told(name, version)
                     if self.tracked:
                         ids = f"SELECT count(DISTINCT _metadata.row_id) FROM {name} AT (VERSION => {version})"

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote as quote_path
 
 from deltaduck import snapshot as snapshots
 from deltaduck import storage
@@ -19,6 +20,7 @@ from deltaduck.catalog.base import now_ms
 from deltaduck.errors import CommitConflictError, LogCorruptError, MirrorError
 from deltaduck.importer import Job, replay
 from deltaduck.importer.segment import Segment, segments
+from deltaduck.protocol.deletion_vectors import DeletionVector
 from deltaduck.protocol.features import writer_features
 from deltaduck.snapshot import Snapshot
 
@@ -70,6 +72,7 @@ def adopt(catalog: Catalog, table: str, diverged: int | None) -> Adopted | None:
     except LogCorruptError as e:
         raise _refusal(head, str(e)) from e
     try:
+        _require_files(con, head)
         with catalog.transaction():
             ((version, _, _),) = catalog.rows("table_state", table_id=head.table_id)
             if version != head.version:
@@ -80,6 +83,16 @@ def adopt(catalog: Catalog, table: str, diverged: int | None) -> Adopted | None:
         for known in (catalog.definitions, catalog.scans):
             known.clear()
     return Adopted(head.name, (first, segment.latest), moved)
+
+
+def _require_files(con: Any, head: Snapshot) -> None:
+    """MirrorError when files are missing that theirs added: nobody could read the table any more."""
+    named = replay.rows(con, "replay_new_files").read_all().to_pylist()
+    vectors = [DeletionVector(row["dv_storage_type"], row["path"], None, 0, 0).path for row in named if row["dv_storage_type"]]
+    paths = [row["path"] for row in named if not row["dv_storage_type"]]
+    missing = storage.missing(head.location, [*paths, *(quote_path(path, safe="/:") for path in vectors if path)])
+    if missing:
+        raise _refusal(head, f"{len(missing)} files that they name are not there, such as {min(missing)}")
 
 
 def _exchange(catalog: Catalog, con: Any, head: Snapshot, base: Snapshot, segment: Segment, files: Any) -> dict[int, int]:

@@ -14,6 +14,7 @@ from deltaduck import snapshot as snapshots
 from deltaduck.errors import StorageError, TableExistsError, UnsupportedFeatureError
 from deltaduck.operations.create import create
 from deltaduck.operations.files import version_files
+from deltaduck.protocol.deletion_vectors import DeletionVector
 
 if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
@@ -38,14 +39,8 @@ def shallow_clone(tx: Transaction, name: str, source: str, version: int | None =
     files = version_files(tx.lake.catalog, snapshot, change.skip, snapshots.all_skip_columns(tx.lake.catalog, snapshot))
     if pc.any(pc.is_valid(files["deleted_ms"])).as_py():
         raise StorageError(f"table {source!r} version {snapshot.version} cannot be cloned: VACUUM has deleted files of it")
-    if pc.any(pc.equal(files["dv_storage_type"], "u")).as_py():
-        raise UnsupportedFeatureError(
-            f"table {source!r} has deletion vectors beside its files, which a clone cannot name: OPTIMIZE it first"
-        )
-    root = f"{quote_path(snapshot.location, safe='/:@')}/"
-    root = root if storage.is_remote(root) else f"file://{root}"
-    paths = [p if p.startswith(("/", "file:")) or storage.is_remote(p) else root + p for p in files["path"].to_pylist()]
-    files = files.set_column(files.column_names.index("path"), "path", pa.array(paths, pa.string()))
+    change.needs.append((snapshot.table_id, files))
+    files = _absolute(files, snapshot.location)
     tx.add(
         change,
         files.set_column(files.column_names.index("data_change"), "data_change", pa.array([True] * len(files), pa.bool_())),
@@ -55,3 +50,24 @@ def shallow_clone(tx: Transaction, name: str, source: str, version: int | None =
     change.operation = "CLONE"
     change.parameters = {"source": snapshot.name, "sourceVersion": str(snapshot.version), "isShallow": "true"}
     return {"num_files": files.num_rows, "source_version": snapshot.version}
+
+
+def _absolute(files: pa.Table, location: str) -> pa.Table:
+    """Adds whose files, and those of their deletion vectors, have absolute names."""
+    root = f"{quote_path(location, safe='/:@')}/"
+    root = root if storage.is_remote(root) else f"file://{root}"
+    paths = [p if p.startswith(("/", "file:")) or storage.is_remote(p) else root + p for p in files["path"].to_pylist()]
+    files = files.set_column(files.column_names.index("path"), "path", pa.array(paths, pa.string()))
+    beside = pc.fill_null(pc.equal(files["dv_storage_type"], "u"), False)
+    encoded = pc.unique(files["dv_path_or_inline_dv"].filter(beside))  # one file may hold the vectors of many
+    named = [root + quote_path(DeletionVector("u", text, None, 0, 0).path or "", safe="/=") for text in encoded.to_pylist()]
+    place = pa.array(named, pa.string()).take(pc.index_in(files["dv_path_or_inline_dv"].combine_chunks(), encoded))
+    offset = pc.coalesce(pc.binary_join_element_wise("@", files["dv_offset"].cast(pa.string()), ""), "")
+    for column, value in (
+        ("dv_storage_type", "p"),
+        ("dv_path_or_inline_dv", place),
+        ("dv_id", pc.binary_join_element_wise("p", place, offset.combine_chunks(), "")),
+    ):
+        at = files.column_names.index(column)
+        files = files.set_column(at, column, pc.if_else(beside, value, files[column]))
+    return files

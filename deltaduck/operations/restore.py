@@ -68,6 +68,8 @@ def restore(
     back = _without(back, _not_removed(tx, change, back))
     change_data.tell_dropped(tx, change, gone)
     tx.remove(change, gone)
+    if back.num_rows:
+        change.needs.append((then.table_id, back))
     tx.add(change, back.set_column(back.column_names.index("data_change"), "data_change", pa.array([True] * len(back))), [])
     change.reads.append(Condition())
     change.foreign_files = bool(back.num_rows)

@@ -3,19 +3,18 @@ to have some. The files stay; the log says more of them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
 
-from deltaduck import deletions, parquet, scan
+from deltaduck import parquet, scan, skip_index
 from deltaduck.operations.alter import begin
 from deltaduck.operations.files import add_again, committed_files
 from deltaduck.protocol import stats
-from deltaduck.protocol.schema import DataType, logical_leaves, quote
+from deltaduck.protocol.measures import Measure, stats_sql
+from deltaduck.protocol.schema import DataType, Struct, logical_leaves, quote
 from deltaduck.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -30,59 +29,53 @@ def recompute(tx: Transaction, table: str) -> dict[str, int]:
     before, adds = committed_files(tx, change)
     if not adds.num_rows:
         return {"num_files": 0}
-    found = _measured(tx.lake.con.cursor(), change.after, adds.append_column("version", before["version"]))
-    files = [
-        {
-            "path": unquote(path), "count": count, "file_size_bytes": size, "column_statistics": statistics,
-            "partition_keys": json.loads(values),
-        }
-        for path, size, values, (count, statistics) in zip(
-            *(adds[name].to_pylist() for name in ("path", "size", "partition_values")), found, strict=True
-        )
-    ]  # fmt: skip
-    new = parquet.adds_of(files, change.target(), 0)
-    texts = [
-        deletions.loosened(text) if vector else text
-        for text, vector in zip(new["stats"].to_pylist(), adds["dv_id"].to_pylist(), strict=True)
-    ]
-    new = new.set_column(new.column_names.index("stats"), "stats", pa.array(texts, pa.string()))
-    index = [name for c in change.skip if not c.is_partition for name, _ in c.definitions()]
-    columns = {name: adds[name] for name in adds.column_names}
-    columns |= {name: new[name] for name in ("stats", "num_records", *index)}
+    con: Any = tx.lake.con.cursor()
+    texts = _stats(con, change.after, adds.append_column("version", before["version"]))
+    index = [c for c in change.skip if not c.is_partition]
+    new = skip_index.described(con, texts, adds["partition_values"], index)
+    columns = {name: adds[name] for name in adds.column_names} | {"stats": texts}
+    columns |= {name: new[name] for name in skip_index.names(index)}
     add_again(change, pa.table(columns), before)
     if change.base is not None:
         change.operation, change.parameters = "COMPUTE STATS", {}
     return {"num_files": adds.num_rows}
 
 
-def _measured(con: Any, table: Snapshot, files: pa.Table) -> list[tuple[int, dict[str, dict[str, str]]]]:
-    """(how many rows, what COPY ... RETURN_STATS would say of each column) of every file."""
-    rest = table.schema.without(table.partition_columns)
-    names = dict(logical_leaves(rest))
-    leaves = [
-        (path, kind) for path, kind in stats.indexed_leaves(table.schema, table.partition_columns, table.configuration)
-        if isinstance(kind, str)
-    ]  # fmt: skip
-    items = [item for path, kind in leaves for item in _items(".".join(map(quote, names[path])), kind)]
+def _stats(con: Any, table: Snapshot, files: pa.Table) -> pa.ChunkedArray:
+    """The ``stats`` of every file."""
     whole = files.drop_columns([name for name in files.column_names if name.startswith("dv_")])
     rows = scan.scan_sql(con, table, whole, "CAST(file_index AS BIGINT) AS dl_file")
     try:
-        answers = con.execute(f"SELECT {', '.join(['dl_file', 'count(*)', *items])} FROM ({rows}) GROUP BY dl_file").fetchall()
+        return measured(con, table.schema, table.partition_columns, table.configuration, f"({rows})", files)
     except duckdb.Error as e:
         raise parquet.translate(e, table.location) from e
-    by_file = {file: (count, _said(leaves, values)) for file, count, *values in answers}
-    return [by_file.get(i, (0, {})) for i in range(files.num_rows)]
 
 
-def _items(column: str, kind: DataType) -> list[str]:
-    """SQL: how many NULLs, the least and the greatest value as text, and whether there is a NaN."""
-    low, high = (f"CAST({f}({column}) AS VARCHAR)" if stats.has_bounds(kind) else "NULL" for f in ("min", "max"))
-    return [f"count(*) - count({column})", low, high, f"bool_or(isnan({column}))" if kind in ("float", "double") else "false"]
+def measured(
+    con: Any, schema: Struct, partition_columns: Sequence[str], configuration: Mapping[str, str], rows: str, files: pa.Table
+) -> pa.ChunkedArray:
+    """The ``stats`` of files (dv_id), whose rows a FROM item answers with the file's place in dl_file."""
+    names = dict(logical_leaves(schema))
+    leaves = [
+        (path, kind) for path, kind in stats.indexed_leaves(schema, partition_columns, configuration) if isinstance(kind, str)
+    ]  # fmt: skip
+    items = [item for i, (path, kind) in enumerate(leaves) for item in _items(i, ".".join(map(quote, names[path])), kind)]
+    measures = [Measure(path, kind, *(f"m{i}_{what}" for what in WHATS)) for i, (path, kind) in enumerate(leaves)]
+    aggregates = f"SELECT {', '.join(['dl_file', 'count(*) AS dl_count', *items])} FROM {rows} GROUP BY dl_file"
+    said = stats_sql("coalesce(dl_count, 0)", measures, "coalesce(dv_id, '') <> ''")
+    con.register("dl_told", files.select(["dv_id"]).append_column("dl_file", pa.array(range(files.num_rows), pa.int64())))
+    try:
+        told = con.sql(f"SELECT {said} AS stats FROM dl_told LEFT JOIN ({aggregates}) USING (dl_file) ORDER BY dl_file")
+        return told.to_arrow_table()["stats"]
+    finally:
+        con.unregister("dl_told")
 
 
-def _said(leaves: Sequence[tuple[tuple[str, ...], DataType]], values: Sequence[Any]) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
-    for (path, _), nulls, low, high, nan in zip(leaves, *(values[i::4] for i in range(4)), strict=True):
-        bounds: Mapping[str, str] = {} if low is None else {"min": low, "max": high}
-        found[".".join(map(quote, path))] = {"null_count": str(nulls), "has_nan": "true" if nan else "false", **bounds}
-    return found
+WHATS = ("nulls", "low", "high", "nan")
+
+
+def _items(i: int, column: str, kind: DataType) -> list[str]:
+    """SQL: how many NULLs, the least and the greatest value, and whether there is a NaN."""
+    low, high = (f"{f}({column})" if stats.has_bounds(kind) else "NULL" for f in ("min", "max"))
+    nan = f"coalesce(bool_or(isnan({column})), false)" if kind in ("float", "double") else "false"
+    return [f"{sql} AS m{i}_{what}" for what, sql in zip(WHATS, (f"count(*) - count({column})", low, high, nan), strict=True)]

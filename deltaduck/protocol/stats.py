@@ -157,11 +157,11 @@ def _put(tree: dict[str, Any], path: tuple[str, ...], text: str | None) -> None:
 
 def _object(tree: Mapping[str, Any]) -> str:
     """JSON of nested dicts whose leaves are JSON already: decimals keep every digit."""
-    members = (f"{_string(k)}:{v if isinstance(v, str) else _object(v)}" for k, v in tree.items())
+    members = (f"{json_string(k)}:{v if isinstance(v, str) else _object(v)}" for k, v in tree.items())
     return "{" + ",".join(members) + "}"
 
 
-def _string(value: str) -> str:
+def json_string(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -178,7 +178,7 @@ def _bound(type_: str, text: str | None, *, upper: bool) -> _Bound:
         return _string_bound(text, upper=upper)
     if type_ == "date":
         day = _parsed(dt.date.fromisoformat, text)
-        return _UNKNOWN if day is None else (_string(text), (day - _EPOCH.date()).days)
+        return _UNKNOWN if day is None else (json_string(text), (day - _EPOCH.date()).days)
     if type_ in ("timestamp", "timestamp_ntz"):
         return _timestamp_bound(type_, text, upper=upper)
     if type_ in ("float", "double"):
@@ -195,7 +195,7 @@ def _string_bound(text: str, *, upper: bool) -> _Bound:
             if rest.startswith(HIGHEST):
                 return _UNKNOWN
             text += HIGHEST
-    return _string(text), text
+    return json_string(text), text
 
 
 def _timestamp_bound(type_: str, text: str, *, upper: bool) -> _Bound:
@@ -209,7 +209,7 @@ def _timestamp_bound(type_: str, text: str, *, upper: bool) -> _Bound:
         shown = (_EPOCH + dt.timedelta(milliseconds=millis)).replace(tzinfo=None).isoformat(timespec="milliseconds")
     except OverflowError:
         return _UNKNOWN
-    return _string(shown + ("Z" if type_ == "timestamp" else "")), millis * 1000 + (999 if upper else 0)
+    return json_string(shown + ("Z" if type_ == "timestamp" else "")), millis * 1000 + (999 if upper else 0)
 
 
 def _parsed(parse: Callable[[str], Any], text: str) -> Any:

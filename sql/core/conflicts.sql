@@ -51,3 +51,9 @@ WHERE a.table_id = :table_id AND a.version > :read_version AND a.data_change
                          WHERE table_id = :table_id AND version <= :read_version AND removed_version > :read_version)
        OR (a.path, a.dv_id) IN (SELECT path, dv_id FROM dl_add_files WHERE table_id = :table_id AND version <= :read_version))
   AND ({condition});
+
+-- name: vacuumed_file
+-- One of the files in dl_staged_files (path, dv_id) that VACUUM has deleted, or is about to.
+SELECT min(a.path) FROM dl_add_files a
+JOIN dl_staged_files s ON s.path = a.path AND s.dv_id = a.dv_id
+WHERE a.table_id = :table_id AND a.deleted_ms IS NOT NULL;

@@ -27,27 +27,57 @@ FROM dl_cdc_files c
 JOIN dl_table_versions g ON g.table_id = c.table_id AND g.version = c.version
 WHERE c.table_id = :table_id AND c.deleted_ms IS NULL AND g.commit_ms < :before_ms;
 
+-- name: vacuum_vectors
+-- The same of deletion vectors' files, which say nothing of the data files' lives: a file stays when another vector takes over.
+SELECT DISTINCT a.dv_path_or_inline_dv
+FROM dl_add_files a
+JOIN dl_table_versions g ON g.table_id = a.table_id AND g.version = a.removed_version
+WHERE a.table_id = :table_id AND a.deleted_ms IS NULL AND a.dv_storage_type = 'u' AND g.commit_ms < :before_ms
+  AND a.dv_path_or_inline_dv NOT IN (
+      SELECT b.dv_path_or_inline_dv
+      FROM dl_add_files b
+      LEFT JOIN dl_table_versions h ON h.table_id = b.table_id AND h.version = b.removed_version
+      WHERE b.table_id = :table_id AND b.dv_storage_type = 'u'
+        AND (b.removed_version IS NULL OR h.commit_ms >= :before_ms OR {kept})
+  );
+
 -- name: known_paths
 -- Every file that the table has not deleted: data files of all versions, and change files.
 SELECT DISTINCT path FROM dl_add_files WHERE table_id = :table_id AND deleted_ms IS NULL
 UNION
 SELECT path FROM dl_cdc_files WHERE table_id = :table_id AND deleted_ms IS NULL;
 
+-- name: known_vectors
+-- The deletion vectors' files of the same.
+SELECT DISTINCT dv_storage_type, dv_path_or_inline_dv FROM dl_add_files
+WHERE table_id = :table_id AND deleted_ms IS NULL AND dv_storage_type IN ('u', 'p');
+
 -- name: borrowed_paths
--- Files below a root that other live tables of the lake, shallow clones, hold by their absolute names.
+-- Files that other live tables of the lake, shallow clones, hold by their absolute names, and their deletion vectors.
 SELECT DISTINCT b.path
 FROM dl_add_files b
 JOIN dl_tables t ON t.table_id = b.table_id
 WHERE t.dropped_ms = 0 AND b.table_id <> :table_id AND b.deleted_ms IS NULL
-  AND (substr(b.path, 1, length(:root)) = :root OR substr(b.path, 1, length(:url)) = :url);
+  AND (substr(b.path, 1, 1) = '/' OR substr(b.path, 1, 6) = 'file:/' OR b.path LIKE '%://%')
+UNION
+SELECT DISTINCT b.dv_path_or_inline_dv
+FROM dl_add_files b
+JOIN dl_tables t ON t.table_id = b.table_id
+WHERE t.dropped_ms = 0 AND b.table_id <> :table_id AND b.deleted_ms IS NULL AND b.dv_storage_type = 'p';
 
 -- name: mark_deleted_files
 -- VACUUM has deleted these.
 UPDATE dl_add_files SET deleted_ms = :now_ms
 WHERE table_id = :table_id AND deleted_ms IS NULL AND path IN (SELECT path FROM dl_staged_paths);
 
+-- name: mark_deleted_vectors
+-- The same of deletion vectors' files: no version with such a vector can be read any more.
+UPDATE dl_add_files SET deleted_ms = :now_ms
+WHERE table_id = :table_id AND deleted_ms IS NULL AND dv_storage_type = 'u'
+  AND dv_path_or_inline_dv IN (SELECT path FROM dl_staged_paths);
+
 -- name: mark_deleted_changes
--- The same of change files.
+-- And of change files.
 UPDATE dl_cdc_files SET deleted_ms = :now_ms
 WHERE table_id = :table_id AND deleted_ms IS NULL AND path IN (SELECT path FROM dl_staged_paths);
 

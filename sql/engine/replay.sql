@@ -198,6 +198,13 @@ SELECT path, dv_id, "size", partition_values,
 FROM dl_file
 QUALIFY kind IN ('add', 'before') AND row_number() OVER (PARTITION BY file_key ORDER BY version DESC, action_order DESC) = 1;
 
+-- name: replay_new_files
+-- Files that were added and are live at the end, and the files of their deletion vectors.
+SELECT path, CAST(NULL AS VARCHAR) AS dv_storage_type FROM dl_file WHERE kind = 'add' AND removed_version IS NULL
+UNION
+SELECT dv_path_or_inline_dv, dv_storage_type FROM dl_file
+WHERE kind = 'add' AND removed_version IS NULL AND dv_storage_type IN ('u', 'p');
+
 -- name: replay_totals
 -- Files and bytes that are live at the end.
 SELECT count(*), CAST(coalesce(sum("size"), 0) AS BIGINT) FROM dl_file WHERE kind = 'add' AND removed_version IS NULL;

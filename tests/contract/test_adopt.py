@@ -221,3 +221,26 @@ def test_their_files_are_not_vacuumed(lake: Lake, noticed: bool) -> None:
     assert lake.table("t").vacuum(0, enforce_retention_duration=False, full=True, dry_run=False) == []
     assert rows(lake) == ([0, 1, 100] if noticed else [0, 100])
     agree(lake)
+
+
+@pytest.mark.parametrize("kind", ["data", "vector"])
+def test_a_commit_whose_files_are_missing_is_not_adopted(lake: Lake, kind: str) -> None:
+    lake.write("t", [{"n": 0}], configuration={"delta.enableDeletionVectors": "true"})
+    theirs(lake, [{"n": 1}])
+    if kind == "data":
+        (file,) = {*deltalake.DeltaTable(folder(lake, "t")).file_uris()} - {*lake.table("t").file_uris()}
+        Path(file.removeprefix("file://")).unlink()
+    else:
+        log = folder(lake, "t") / "_delta_log" / f"{1:020}.json"
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        for line in lines:
+            if "add" in line:
+                line["add"]["deletionVector"] = {
+                    "storageType": "u", "pathOrInlineDv": "vBn[lx{q8@P<9BNH/isA",
+                    "offset": 1, "sizeInBytes": 36, "cardinality": 1,
+                }  # fmt: skip
+        log.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    with pytest.raises(MirrorError, match=r"1 files that they name are not there, such as .*To keep"):
+        lake.mirror.adopt("t")
+    assert rows(lake) == [0]
+    assert lake.table("t").version() == 0

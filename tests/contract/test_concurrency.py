@@ -39,6 +39,7 @@ OPERATIONS: dict[str, Callable[[Transaction, str, Place], object]] = {
         "WHEN MATCHED THEN UPDATE SET v = 7 WHEN NOT MATCHED THEN INSERT (k, n, v) VALUES (s.k, s.n, 7)"
     ),
     "optimize": lambda tx, t, at: tx.sql(f"OPTIMIZE {t} WHERE k = {at[0]} ZORDER BY (n)"),
+    "analyze": lambda tx, t, _: tx.sql(f"ANALYZE TABLE {t} COMPUTE DELTA STATISTICS"),
     "restore": lambda tx, t, _: tx.sql(f"RESTORE {t} TO VERSION AS OF 0"),
     "set property": lambda tx, t, _: tx.sql(f"ALTER TABLE {t} SET TBLPROPERTIES ('owner' = 'me')"),
     "add feature": lambda tx, t, _: tx.sql(f"ALTER TABLE {t} SET TBLPROPERTIES ('delta.feature.domainMetadata' = 'supported')"),
@@ -160,5 +161,38 @@ def test_what_is_refused(shared_lake: Lake, section: str, concurrent: str) -> No
 
 def test_the_document_leaves_nothing_out() -> None:
     for section, (_, vectors) in SECTIONS.items():
-        wanted = {"replace where", "delete", "update", "merge", "optimize"} if vectors else {*OPERATIONS}
+        wanted = {"replace where", "delete", "update", "merge", "optimize", "analyze"} if vectors else {*OPERATIONS}
         assert {(o, c) for s, o, c, _ in CELLS if s == section} == {*itertools.product(wanted, wanted)}
+
+
+COLUMNS = {
+    "add": "ALTER TABLE {} ADD COLUMN c INT", "rename": "ALTER TABLE {} RENAME COLUMN w TO w2",
+    "drop": "ALTER TABLE {} DROP COLUMN w",
+    "widen": "ALTER TABLE {} ALTER COLUMN v TYPE BIGINT", "not null": "ALTER TABLE {} ALTER COLUMN k SET NOT NULL",
+    "cluster": "ALTER TABLE {} CLUSTER BY (n)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("statement", COLUMNS.values(), ids=list(COLUMNS))
+def test_who_changes_columns_sees_everybody_and_is_seen(shared_lake: Lake, statement: str) -> None:
+    name = f"t{next(numbers)}"
+    options = "'delta.columnMapping.mode' = 'name', 'delta.enableTypeWidening' = 'true'"
+    shared_lake.sql(f"CREATE TABLE {name} (k INT, n BIGINT, v INT, w VARCHAR) TBLPROPERTIES ({options})")
+    shared_lake.sql(f"INSERT INTO {name} VALUES (0, 1, 0, 'a'), (1, 2, 0, 'b')")
+    others = ["INSERT INTO {} (k) VALUES (7)", "DELETE FROM {} WHERE n = 1", "OPTIMIZE {} ZORDER BY (n)", "UPDATE {} SET v = 1"]
+    begun = [shared_lake.begin() for _ in [*others, statement]]
+    for tx, one in zip(begun, [*others, statement], strict=True):
+        tx.sql(one.format(name))
+    shared_lake.sql(statement.format(name))
+    assert [is_done(tx) for tx in begun] == [False] * 5
+    if "CLUSTER" in statement:
+        append, again = shared_lake.begin(), shared_lake.begin()
+        append.sql(f"INSERT INTO {name} (k) VALUES (7)")
+        again.sql(f"ALTER TABLE {name} CLUSTER BY (k)")
+        shared_lake.sql(f"ALTER TABLE {name} CLUSTER BY (k, n)")
+        assert (is_done(append), is_done(again)) == (True, False)
+    late = shared_lake.begin()
+    late.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('owner' = 'me')")
+    shared_lake.sql(f"INSERT INTO {name} (k) VALUES (8)")
+    assert not is_done(late)
+    assert shared_lake.mirror.verify(name)

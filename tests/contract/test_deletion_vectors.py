@@ -264,3 +264,23 @@ def test_any_statements_leave_what_they_leave_in_duckdb(lake: Lake, steps: list[
             lake.sql(statement)
             plain.execute(statement)
         assert sorted(lake.sql("FROM t").fetchall()) == sorted(plain.execute("FROM t").fetchall())
+
+
+def test_a_clone_names_vectors_where_they_are(lake: Lake) -> None:
+    lake.sql("CREATE TABLE t (n INT) TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    lake.sql("INSERT INTO t SELECT range FROM range(10); INSERT INTO t SELECT range FROM range(10, 20)")
+    lake.sql("DELETE FROM t WHERE n % 5 = 0; INSERT INTO t VALUES (100)")
+    lake.sql("CREATE TABLE c SHALLOW CLONE t; DELETE FROM t WHERE n < 100; DELETE FROM c WHERE n % 5 = 1")
+    lake.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.deletedFileRetentionDuration' = 'interval 0 hours'); VACUUM t FULL")
+    assert lake.sql("SELECT list(n ORDER BY n) FROM c AT (VERSION => 0)").fetchall() == [
+        ([n for n in range(20) if n % 5] + [100],)
+    ]  # fmt: skip
+    left = [n for n in range(20) if n % 5 > 1] + [100]
+    assert lake.sql("SELECT list(n ORDER BY n) FROM c").fetchall() == [(left,)]
+    theirs = QueryBuilder().register("c", Peer(lake.table("c").detail()["location"])).execute("SELECT n FROM c ORDER BY n")
+    assert pa.table(theirs.read_all())["n"].to_pylist() == left
+    assert [row for row in lake.fsck() if row["level"] != "note"] == []
+    assert lake.mirror.verify("c")
+    lake.sql("CREATE TABLE d SHALLOW CLONE c; OPTIMIZE c; RESTORE TABLE c TO VERSION AS OF 0")
+    assert lake.sql("SELECT count(*) FROM c").fetchall() == [(17,)]
+    assert lake.sql("SELECT list(n ORDER BY n) FROM d").fetchall() == [(left,)]

@@ -139,7 +139,9 @@ def test_merge(
                 patch.setattr(merge, "HELD", held)
                 counts = sides.lake.sql(statement).fetchall()
         except ConstraintViolationError:
-            if NOTICES:
+            twice = f"SELECT t.rowid FROM t, s WHERE {on} GROUP BY t.rowid HAVING count(*) > 1 LIMIT 1"
+            assert sides.plain.execute(twice).fetchall()
+            if NOTICES and on != "true":  # where DuckDB 2.0 changes a row twice without a word, too
                 with pytest.raises(duckdb.Error, match="same target row more than once"):
                     sides.plain.execute(statement.replace("source AS s", "s"))
             assert sides.lake.table("t").version() == len([p for p in parts if p.num_rows])

@@ -91,6 +91,15 @@ def cloned(lake: Lake, name: str) -> None:
     lake.write(name, pa.table({"p": ["c"], "n": [4]}))
 
 
+def cloned_vectors(lake: Lake, name: str) -> None:
+    """And files of deletion vectors by theirs."""
+    source = f'"{name} söurce"'
+    lake.sql(f"CREATE TABLE {source} (n INT) TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    lake.sql(f"INSERT INTO {source} SELECT range FROM range(20); DELETE FROM {source} WHERE n % 5 = 0")
+    lake.sql(f"CREATE TABLE {name} SHALLOW CLONE {source}")
+    lake.sql(f"DELETE FROM {name} WHERE n = 1")
+
+
 def converted(lake: Lake, name: str) -> None:
     root = Path(str(lake.storage), name)
     for day, n in (("2024-02-29", 1), ("__HIVE_DEFAULT_PARTITION__", 2)):
@@ -187,7 +196,7 @@ def identity_and_clusters(lake: Lake, name: str) -> None:
 
 OWN = [
     identity_and_clusters, change_data, change_data_of_vectors, row_tracking, mapped, mapped_by_id, widened, v2_checkpoints,
-    deletion_vectors, optimized, merged, with_rules, restored, cloned, converted, imported,
+    deletion_vectors, optimized, merged, with_rules, restored, cloned, cloned_vectors, converted, imported,
 ]  # fmt: skip
 TABLES = {build.__name__: build for build in [*interop.BUILDERS, *OWN]}
 

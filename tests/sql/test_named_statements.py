@@ -72,6 +72,7 @@ def lite() -> Iterator[sqlite3.Connection]:
     con.execute("CREATE TABLE dl_skip_1 (version BIGINT, action_order BIGINT, num_records BIGINT)")
     con.execute("CREATE TABLE dl_staged_removes (version BIGINT, action_order BIGINT, data_change BOOLEAN, remove_order BIGINT)")
     con.execute("CREATE TABLE dl_staged_paths (path TEXT)")
+    con.execute("CREATE TABLE dl_staged_files (path TEXT, dv_id TEXT)")
     con.execute("CREATE TABLE dl_staged_ends (version BIGINT, action_order BIGINT, removed_version BIGINT)")
     for name, sql in statements.load("sqlite").items():
         if name.startswith("view_"):
