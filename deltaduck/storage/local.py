@@ -44,13 +44,19 @@ def read(root: str, path: str) -> bytes | None:
 
 def list_log(root: str) -> dict[str, tuple[int, int]] | None:
     """name → (size in bytes, modified in ms) of the files in ``_delta_log``; None when there is no such directory."""
+    found = {}
     with _translated(root, "_delta_log", "list"):
         try:
-            with os.scandir(os.path.join(root, "_delta_log")) as entries:
-                stats = {e.name: e.stat() for e in entries if e.is_file()}
+            entries = os.scandir(os.path.join(root, "_delta_log"))
         except (FileNotFoundError, NotADirectoryError):
             return None
-    return {name: (s.st_size, s.st_mtime_ns // 1_000_000) for name, s in stats.items()}
+        with entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # it went meanwhile: what is under construction has other names
+                    if entry.is_file():
+                        status = entry.stat()
+                        found[entry.name] = status.st_size, status.st_mtime_ns // 1_000_000
+    return found
 
 
 def exists(root: str, path: str) -> bool:
@@ -65,8 +71,9 @@ def list_files(root: str) -> dict[str, tuple[int, int]]:
         for directory, _, names in os.walk(root):
             for name in names:
                 path = os.path.join(directory, name)
-                status = os.lstat(path)
-                found[path[top:]] = status.st_size, status.st_mtime_ns // 1_000_000
+                with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                    status = os.lstat(path)
+                    found[path[top:]] = status.st_size, status.st_mtime_ns // 1_000_000
     return found
 
 

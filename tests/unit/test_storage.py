@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,3 +101,40 @@ def test_a_store_that_is_not_there_yet_is_refused_without_its_secrets() -> None:
     with pytest.raises(StorageError, match="s3://") as e:
         storage.normalize("s3://key:secret@bucket/path")
     assert "secret" not in str(e.value)
+
+
+def test_what_goes_while_it_is_listed_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody publishes: names under construction come and go."""
+    log = tmp_path / "_delta_log"
+    log.mkdir()
+    for name in ("a.json", ".b.tmp", "c.json"):
+        (log / name).write_bytes(b"x")
+    (log / ".a link to nothing").symlink_to(log / "nothing")
+    scandir, lstat = os.scandir, os.lstat
+
+    class Entries(list[Any]):
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    def scan(path: str) -> Any:
+        with scandir(path) as entries:
+            found = Entries(entries)
+        (log / ".b.tmp").unlink(missing_ok=True)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scan)
+        assert {*(storage.list_log(str(tmp_path)) or ())} == {"a.json", "c.json"}
+    (log / ".b.tmp").write_bytes(b"x")
+
+    def look(path: str) -> os.stat_result:
+        if path.endswith(".tmp"):
+            (log / ".b.tmp").unlink()
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", look)
+    assert {*storage.list_files(str(tmp_path))} == {f"_delta_log/{name}" for name in ("a.json", "c.json", ".a link to nothing")}
+    assert storage.list_log(str(tmp_path / "nowhere")) is None
