@@ -58,6 +58,7 @@ def vacuum(
     names = unneeded.names()
     names += find_orphans(lake, snapshot, before, names, listed)
     if not dry_run:
+        catalog.scans.clear()  # of versions whose files go
         storage.delete(snapshot.location, [unquote(name) for name in names])
     return sorted(names)
 

@@ -108,6 +108,15 @@ def test_a_full_vacuum_knows_its_files_by_whatever_names(lake: Lake, tmp_path: P
     assert numbers(lake) == [1, 2]
 
 
+def test_a_version_that_was_read_before_says_so_too(lake: Lake) -> None:
+    lake.sql(f"CREATE TABLE t (n INT) TBLPROPERTIES ({NO_RETENTION}); INSERT INTO t VALUES (1); DELETE FROM t")
+    assert numbers(lake, "t AT (VERSION => 1)") == [1]
+    age(place(lake))
+    lake.table("t").vacuum(dry_run=False)
+    with pytest.raises(VersionNotFoundError, match="VACUUM"):
+        numbers(lake, "t AT (VERSION => 1)")
+
+
 @pytest.mark.parametrize("statement", ["RESTORE t TO VERSION AS OF 1", "CREATE TABLE c SHALLOW CLONE t VERSION AS OF 1"])
 def test_whatever_comes_first_of_a_vacuum_and_what_brings_files_back(lake: Lake, statement: str) -> None:
     lake.sql(f"CREATE TABLE t (n INT) TBLPROPERTIES ({NO_RETENTION}); INSERT INTO t VALUES (1); DELETE FROM t")
