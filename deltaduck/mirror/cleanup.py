@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 from deltaduck import storage
@@ -23,17 +22,20 @@ def clean_up(catalog: Catalog, snapshot: Snapshot, now_ms: int) -> int:
     if base is None or not storage.exists(snapshot.location, log.checkpoint_file(base)):
         return 0
     expired = catalog.rows("published_before", table_id=snapshot.table_id, version=base)
-    checkpoints = [v for v, is_checkpoint in expired if is_checkpoint]
-    names = [log.commit_file(v) for v, _ in expired]
-    for version in checkpoints:
-        names += [log.checkpoint_file(version), log.checksum_file(version), *sidecars(snapshot.location, version)]
     listed = storage.list_log(snapshot.location) or {}
-    names += [f"{log.FOLDER}/{name}" for name in listed if is_compaction_up_to(name, base)]
-    found = [name for name in names if name.startswith(log.SIDECARS) or os.path.basename(name) in listed]
+    found = [f"{log.FOLDER}/{name}" for name in listed if _is_before(name, base) or is_compaction_up_to(name, base)]
+    for version, is_checkpoint in expired:
+        found += sidecars(snapshot.location, version) if is_checkpoint else []
     with catalog.transaction():  # before they go: a verification must not miss them
         catalog.run("mark_expired", table_id=snapshot.table_id, version=base)
     storage.delete(snapshot.location, found)
     return len(found)
+
+
+def _is_before(name: str, version: int) -> bool:
+    """Is it the name of a commit, checkpoint or checksum of an earlier version, whoever wrote it?"""
+    match = re.fullmatch(r"(\d{20})\.(json|crc|checkpoint\..+)", name)
+    return match is not None and int(match[1]) < version
 
 
 def is_compaction_up_to(name: str, version: int) -> bool:

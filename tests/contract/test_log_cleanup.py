@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from deltaduck import Lake
 from deltaduck.errors import TableNotFoundError
@@ -55,3 +55,20 @@ def test_nothing_goes_before_its_time_or_when_told_not_to(t: Lake) -> None:
 def test_the_index_is_derived_anew(t: Lake) -> None:
     assert t.table("t").rebuild_index() == 10
     assert t.table("t").files("n = 3").num_rows == 1
+
+
+def test_what_others_wrote_before_goes_too(lake: Lake, tmp_path: Path) -> None:
+    """Their checkpoints are where ours would not be, and the oldest version of an imported log may be one."""
+    options = {"delta.logRetentionDuration": "interval 0 days", "delta.checkpointInterval": "5"}
+    for n in range(8):
+        write_deltalake(tmp_path / "t", pa.table({"n": [n]}), mode="append", configuration=None if n else options)
+    DeltaTable(tmp_path / "t").create_checkpoint()
+    lake.import_table(tmp_path / "t", "t")
+    for n in range(8, 12):
+        lake.write("t", pa.table({"n": [n]}))
+    time.sleep(0.005)
+    lake.mirror.clean_up()
+    left = {p.name[:20] for p in (tmp_path / "t" / "_delta_log").glob("0*")}
+    assert left == {f"{v:020}" for v in (10, 11)}
+    assert lake.mirror.verify("t")
+    assert sorted(DeltaTable(tmp_path / "t").to_pyarrow_table()["n"].to_pylist()) == list(range(12))
