@@ -395,8 +395,7 @@ class Lake:
                 if last or only_drops or not isinstance(e, ConnectionLostError):
                     raise
         for part in done:
-            if part.made is not None:
-                snapshots.learn(self.catalog, part.made, part.skip)
+            snapshots.learn(self.catalog, part.made, part.skip)
         return done
 
     def run_sql(self, query: str, tx: Transaction | None, caller: FrameType | None) -> Any:

@@ -117,8 +117,10 @@ def defined(
     )  # fmt: skip
 
 
-def learn(catalog: Catalog, made: Snapshot, skip: Sequence[SkipColumn]) -> None:
-    """Know what defines a new table, and its index, now that it is committed: nobody needs to ask."""
+def learn(catalog: Catalog, made: Snapshot | None, skip: Sequence[SkipColumn]) -> None:
+    """Know what defines a table that a commit has made, and its index: nobody needs to ask. None: it has made none."""
+    if made is None:
+        return
     catalog.definitions[made.table_id, made.metadata_version, made.protocol_version] = made
     for kind in ("skip", "all skip"):
         catalog.definitions[made.table_id, made.metadata_version, kind] = list(skip)
