@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
 from deltaduck.changes import Change, removal
+from deltaduck.parquet import ARROW_INDEX
 from deltaduck.protocol import row_tracking
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.snapshot import KEY, Snapshot, in_order, numbered
@@ -30,7 +31,7 @@ def version_files(catalog: Catalog, snapshot: Snapshot, wanted: Sequence[SkipCol
     index = "".join(f", s.{old} AS {new}" for old, new in _index_columns(catalog, snapshot, wanted, held))
     sql = catalog.sql("version_files").format(index=index, source_id=snapshot.table_id)
     found = catalog.fetch_arrow(sql, {"table_id": snapshot.table_id, "version": snapshot.version})
-    return in_order(found).drop_columns(KEY)
+    return _typed(in_order(found).drop_columns(KEY), wanted)
 
 
 def as_adds(
@@ -44,7 +45,13 @@ def as_adds(
     adds = files.drop_columns(KEY)
     for name in index.column_names[len(KEY) :]:
         adds = adds.append_column(name, index[name])
-    return adds
+    return _typed(adds, wanted)
+
+
+def _typed(adds: pa.Table, wanted: Sequence[SkipColumn]) -> pa.Table:
+    """Adds whose index columns have their types: SQLite has none where all values are NULL."""
+    kinds = {name: ARROW_INDEX[kind] for c in wanted for name, kind in c.definitions()}
+    return adds.cast(pa.schema([f.with_type(kinds.get(f.name, f.type)) for f in adds.schema]))
 
 
 def _index_columns(

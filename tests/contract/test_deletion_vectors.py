@@ -284,3 +284,13 @@ def test_a_clone_names_vectors_where_they_are(lake: Lake) -> None:
     lake.sql("CREATE TABLE d SHALLOW CLONE c; OPTIMIZE c; RESTORE TABLE c TO VERSION AS OF 0")
     assert lake.sql("SELECT count(*) FROM c").fetchall() == [(17,)]
     assert lake.sql("SELECT list(n ORDER BY n) FROM d").fetchall() == [(left,)]
+
+
+def test_a_column_that_was_null_all_over(lake: Lake) -> None:
+    """Of its files the catalog knows no minimum: SQLite answers such a column without a type."""
+    lake.sql(
+        "CREATE TABLE t (k INT, v DOUBLE, g VARCHAR) PARTITIONED BY (g) TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"
+    )
+    lake.sql("INSERT INTO t VALUES (1, NULL, NULL), (2, NULL, NULL)")
+    lake.sql("UPDATE t SET v = 1.5, g = 'a' WHERE k = 1")
+    assert lake.sql("FROM t ORDER BY k").fetchall() == [(1, 1.5, "a"), (2, None, None)]
