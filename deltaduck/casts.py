@@ -113,31 +113,6 @@ def _same_layout(given: DataType, wanted: DataType) -> bool:
     return isinstance(given, str) and isinstance(wanted, str)
 
 
-def required(value: str, f: Field) -> str:
-    """SQL: `value`, or an error where it breaks a NOT NULL of the field or inside it."""
-    checks = list(_violations(value, f.type, f.name))
-    if not f.nullable:
-        checks.insert(0, (f"{value} IS NULL", f.name))
-    for condition, name in checks:
-        message = literal(f"{NOT_NULL_MARK}column {name!r} is NOT NULL, and a row has no value for it")
-        value = f"CASE WHEN {condition} THEN error({message}) ELSE {value} END"
-    return value
-
-
-NOT_NULL_MARK = "deltaduck constraint: "
-
-
-def _violations(value: str, type_: DataType, name: str) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    if isinstance(type_, Struct):
-        for f in type_:
-            inner = f"struct_extract({value}, {literal(f.name)})"
-            if not f.nullable:
-                found.append((f"{value} IS NOT NULL AND {inner} IS NULL", f"{name}.{f.name}"))
-            found += _violations(inner, f.type, f"{name}.{f.name}")
-    return found
-
-
 def merged(table: Struct, rows: Struct, *, widen: bool = False) -> Struct:
     """The table's schema with the new columns and struct fields of `rows` added at the end, nullable.
 

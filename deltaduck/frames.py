@@ -45,16 +45,25 @@ class Source:
         check_names(schema)
         return with_nullability(schema, self.arrow) if self.arrow is not None else schema
 
-    def given(self) -> dict[str, DataType | None]:
-        """The Delta type of every column; None for a column of untyped NULLs."""
-        return {
-            n: None if t is None or str(t) in ('"NULL"', "NULL") else from_duckdb(t, n)
-            for n, t in zip(self.columns, self.types, strict=True)
-        }
+    def given(self, *, lenient: bool = False) -> dict[str, DataType | None]:
+        """The Delta type of every column; None for a column of untyped NULLs. lenient: for every type that Delta lacks, too:
+        DuckDB may know what it becomes in a column."""
+        return {n: _delta_type(t, n, lenient) for n, t in zip(self.columns, self.types, strict=True)}
 
     def typed_schema(self) -> Struct:
         """The columns whose type is known, all nullable: what may be added to a table."""
         return Struct(tuple(Field(n, t) for n, t in self.given().items() if t is not None))
+
+
+def _delta_type(kind: Any, column: str, lenient: bool) -> DataType | None:
+    if kind is None or str(kind) in ('"NULL"', "NULL"):
+        return None
+    try:
+        return from_duckdb(kind, column)
+    except SchemaMismatchError:
+        if lenient:
+            return None
+        raise
 
 
 def open_frame(connection: Any, frame: Any) -> Source:

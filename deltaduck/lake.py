@@ -29,7 +29,7 @@ from deltaduck.changes import Change
 from deltaduck.commit import Committed
 from deltaduck.errors import CatalogError, CommitConflictError, QueryError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
-from deltaduck.frontends import ddl, dml, functions, references, sql, words
+from deltaduck.frontends import ddl, dml, functions, grammar, references, sql, words
 from deltaduck.importer import replay
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror import Mirror
@@ -411,7 +411,8 @@ class Lake:
         try:
             trees = references.parse(query) if not references.EXPLAIN.match(query) else ()
         except SqlglotError as e:
-            if (name := references.written_table(query)) and self.find(name) is not None:
+            name = references.written_table(query)
+            if references.makes_table(query) or (name is not None and self.find(name) is not None):
                 raise QueryError(f"{references.first_line(e)}. The statement was not run: {query.strip()[:200]}") from e
             trees = ()
         if not trees or not sql.is_write(self, trees[0]):
@@ -428,6 +429,7 @@ class Lake:
 
     def _write_sql(self, tx: Transaction, tree: exp.Expr, text: str, caller: FrameType | None) -> Any:
         """Stage a writing statement; a relation that says what it did."""
+        grammar.require_heard(tree, sql.target_of(tree))
         write = dml.write if isinstance(tree, dml.STATEMENTS) else sql.write
         with tx.statement():
             counts = write(self, tx, tree.copy(), text, caller)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,7 @@ import pyarrow as pa
 
 from deltaduck import rules as table_rules
 from deltaduck import small_files, storage
-from deltaduck.casts import NOT_NULL_MARK
 from deltaduck.errors import (
-    ConstraintViolationError,
     DeltaduckError,
     LogCorruptError,
     QueryError,
@@ -201,10 +200,6 @@ def translate(error: duckdb.Error | OSError, where: str) -> DeltaduckError:
     first = text.splitlines()[0] if text else type(error).__name__
     if (said := storage.complaint(text)) is not None:
         text = first = said
-    if NOT_NULL_MARK in text:
-        return ConstraintViolationError(
-            text[text.index(NOT_NULL_MARK) + len(NOT_NULL_MARK) :].splitlines()[0] + "; nothing was written"
-        )
     if "CSV Error" in first:  # the line, and what is wrong with it, follow
         first = " ".join(text.split("\n\n", maxsplit=1)[0].splitlines())
     if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException):
@@ -222,4 +217,9 @@ def translate(error: duckdb.Error | OSError, where: str) -> DeltaduckError:
     if isinstance(error, duckdb.IOException | OSError):
         return StorageError(f"{where}: {first}")
     said, _, line = text.partition("\n\nLINE ")
-    return QueryError((said if "dl_" in line else text).strip() or type(error).__name__)  # a line of ours says nothing to others
+    said = _OUR_NAMES.sub("", said if _OURS.search(line) else text)  # what is of our making says nothing to others
+    return QueryError(said.strip() or type(error).__name__)
+
+
+_OURS = re.compile(r"dl_|_partitioning=|from_json\(|read_parquet\(|AS found\(|deltaduck_source")
+_OUR_NAMES = re.compile(r"\s*Candidate bindings: [^\n]*\bdl_[^\n]*")

@@ -138,10 +138,11 @@ def guarded(
     rows = f"(SELECT {', '.join(items)} FROM {from_sql})"
     if later:
         rows = f"(SELECT *, {', '.join(later)} FROM {rows} AS dl_rows)"
-    counted = [(r, f"SELECT count(*), any_value({_example(r)}) FROM {rows} AS dl_rows WHERE NOT ({r.sql})") for r in rules]
+    names = schema.names
+    counted = [(r, f"SELECT count(*), any_value({_example(r, names)}) FROM {rows} AS dl_rows WHERE NOT ({r.sql})") for r in rules]
     if rules:
         cases = " ".join(
-            f"WHEN NOT ({r.sql}) THEN error({literal(MARK + str(i) + ':')} || {_example(r)})" for i, r in enumerate(rules)
+            f"WHEN NOT ({r.sql}) THEN error({literal(MARK + str(i) + ':')} || {_example(r, names)})" for i, r in enumerate(rules)
         )
         # in a column, for DuckDB moves a filter below a join, to rows that are none of these
         guard = quote(next((f.name for f in schema if isinstance(f.type, str)), schema.fields[0].name))
@@ -173,19 +174,21 @@ def violation(broken: Rule, count: int, example: str) -> ConstraintViolationErro
     return ConstraintViolationError(f"{broken.says}: broken by {rows}, such as {example.strip()[:EXAMPLE]}; nothing was written")
 
 
-def check_existing(connection: Any, rows_sql: str, r: Rule) -> None:
-    """ConstraintViolationError when rows break a rule that is about to hold."""
+def check_existing(connection: Any, rows_sql: str, r: Rule, names: Sequence[str]) -> None:
+    """ConstraintViolationError when rows, of columns of these names, break a rule that is about to hold."""
     ((count, example),) = connection.execute(
-        f"SELECT count(*), any_value({_example(r)}) FROM ({rows_sql}) AS dl_rows WHERE NOT ({r.sql})"
+        f"SELECT count(*), any_value({_example(r, names)}) FROM ({rows_sql}) AS dl_rows WHERE NOT ({r.sql})"
     ).fetchall()
     if count:
         raise violation(replace(r, says=f"it cannot be set, {r.says}"), count, example)
 
 
-def _example(r: Rule) -> str:
-    """SQL: a row's columns that a rule speaks of, short."""
-    shown = [f"{literal(c + ' = ')} || coalesce(left(CAST({quote(c)} AS VARCHAR), {EXAMPLE}), 'NULL')" for c in r.columns]
-    return f"left(concat_ws(', ', {', '.join(shown)}), {EXAMPLE})" if shown else "''"
+def _example(r: Rule, names: Sequence[str]) -> str:
+    """SQL: a row, short: the columns that a rule speaks of, then a few of the others."""
+    known = {c.lower() for c in r.columns}
+    columns = [*r.columns, *[n for n in names if n.lower() not in known][:5]]
+    shown = [f"{literal(c + ' = ')} || coalesce(left(CAST({quote(c)} AS VARCHAR), {EXAMPLE}), 'NULL')" for c in columns]
+    return f"left(concat_ws(', ', {', '.join(shown)}), {EXAMPLE})"
 
 
 def _required(schema: Struct) -> Iterator[tuple[str, str, str]]:
@@ -276,3 +279,8 @@ def validate(connection: Any, schema: Struct, configuration: Mapping[str, str]) 
             connection.execute(sql).fetchall()
         except duckdb.Error as e:
             raise QueryError(f"{says} cannot be evaluated: {str(e).splitlines()[0]}") from e
+    for name, text in ((k.removeprefix(CONSTRAINT), v) for k, v in configuration.items() if k.startswith(CONSTRAINT)):
+        says = f"CHECK constraint {name!r} ({text})"
+        (kind,) = connection.sql(f"SELECT {to_engine(text, says)[0]} FROM {rows}").types
+        if str(kind) != "BOOLEAN":
+            raise QueryError(f"{says} is {kind}, and a condition is BOOLEAN: compare it with something")

@@ -41,8 +41,10 @@ ROOMS = [
     ["operations", "importer"],
     ["mirror"],
     [
+        "frontends.grammar",
         "frontends.references",
         "frontends.words",
+        "frontends.definitions",
         "frontends.ddl",
         "frontends.sql",
         "frontends.rows",

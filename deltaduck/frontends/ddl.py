@@ -12,18 +12,22 @@ import pyarrow as pa
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from deltaduck import identity, rules
-from deltaduck.errors import QueryError, SchemaMismatchError, UnsupportedFeatureError
+from deltaduck import rules
+from deltaduck.errors import QueryError, UnsupportedFeatureError
+from deltaduck.frontends import references
+from deltaduck.frontends.definitions import with_metadata
 from deltaduck.frontends.words import Words
 from deltaduck.operations import alter, clone, convert, optimize, restore, statistics, vacuum
 from deltaduck.operations.create import field_of
-from deltaduck.protocol.schema import Field, Struct, quote
+from deltaduck.protocol.schema import Field, quote
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
 
 Staged = Callable[[Any], Mapping[str, int] | None]  # what a statement does in a transaction, and its counts
 FIRST = re.compile(r"\s*(?:--[^\n]*\n\s*)*(ALTER|ANALYZE|COMMENT|OPTIMIZE|VACUUM|RESTORE|CONVERT|CREATE)\b", re.IGNORECASE)
+OF_ROWS = ("PARTITION", "FOREIGN", "PRIMARY", "UNIQUE")  # what ADD may speak of that is no column
+ACTIONS = ("ADD", "DROP", "ALTER", "CHANGE", "RENAME", "SET", "UNSET")
 COLUMN_ENDS = ("NOT", "NULL", "DEFAULT", "COMMENT", "FIRST", "AFTER", "GENERATED", "AS", "PRIMARY", "UNIQUE", "CHECK")
 
 
@@ -37,8 +41,8 @@ def run(lake: Lake, text: str, tx: Any) -> Any:
     match first:
         case "ALTER" if words.take("TABLE"):
             missing_ok = words.take("IF", "EXISTS")
-            name = _table(words)
-            if _is_native(lake, tx, name):
+            *qualifiers, name = words.path()
+            if not references.is_own(lake.con, qualifiers) or _is_native(lake, tx, name):
                 return None
             if missing_ok and (tx or lake).find(name) is None:
                 return lake.con.sql("SELECT true AS ok")
@@ -93,56 +97,73 @@ def _alter(words: Words, table: str) -> Staged:
         return _cluster_by(words, table)
     action = words.name().upper()
     match action:
-        case "ADD" if words.take("CONSTRAINT"):
-            name = words.name()
+        case "ADD" if words.peek() in ("CONSTRAINT", "CHECK"):
+            constraint = words.name() if words.take("CONSTRAINT") else None
             words.need("CHECK")
             text = words.enclosed()
-            return _ended(words, lambda tx: alter.add_constraint(tx, table, name, text))
-        case "ADD" if (
-            words.take("COLUMN") or words.take("COLUMNS") or words.peek() not in ("PARTITION", "FOREIGN", "PRIMARY", "CHECK")
-        ):
+            return _ended(words, table, lambda tx: alter.add_constraint(tx, table, constraint, text))
+        case "ADD" if words.take("COLUMN") or words.take("COLUMNS") or words.peek().split(" ")[0] not in OF_ROWS:
             return _add_columns(words, table)
         case "DROP" if words.take("CONSTRAINT"):
             missing_ok = words.take("IF", "EXISTS")
             name = words.name()
-            return _ended(words, lambda tx: alter.drop_constraint(tx, table, name, missing_ok=missing_ok))
+            return _ended(words, table, lambda tx: alter.drop_constraint(tx, table, name, missing_ok=missing_ok))
         case "RENAME" if words.take("TO"):
             name = _table(words)
-            return _ended(words, lambda tx: alter.rename(tx, table, name))
+            words.end()
+            return lambda tx: alter.rename(tx, table, name)
         case "RENAME":
             words.take("COLUMN")
             path = words.path()
             words.need("TO")
             name = words.name()
-            return _ended(words, lambda tx: alter.rename_column(tx, table, path, name))
+            return _ended(words, table, lambda tx: alter.rename_column(tx, table, path, name))
         case "DROP" if words.take("COLUMN") or words.take("COLUMNS") or words.peek() not in ("PARTITION", "PRIMARY", "FEATURE"):
             missing_ok = words.take("IF", "EXISTS")
             listed = words.take("(")
             paths = [words.path()]
-            while words.take(","):
+            while _another(words, listed):
                 paths.append(words.path())
             if listed:
                 words.need(")")
-            return _ended(words, lambda tx: alter.drop_columns(tx, table, paths, missing_ok=missing_ok))
+            return _ended(words, table, lambda tx: alter.drop_columns(tx, table, paths, missing_ok=missing_ok))
         case "ALTER" | "CHANGE":
             words.take("COLUMN")
-            return _ended(words, _column_change(words, table, words.path()))
+            return _ended(words, table, _column_change(words, table, words.path()))
         case "SET":
             words.take("TBLPROPERTIES")
             properties = _properties(words)
-            return _ended(words, lambda tx: alter.set_properties(tx, table, properties))
+            return _ended(words, table, lambda tx: alter.set_properties(tx, table, properties))
         case "UNSET" | "RESET":
             words.take("TBLPROPERTIES")
             missing_ok = words.take("IF", "EXISTS")
             keys = list(_properties(words))
-            return _ended(words, lambda tx: alter.unset_properties(tx, table, keys, missing_ok=missing_ok))
+            return _ended(words, table, lambda tx: alter.unset_properties(tx, table, keys, missing_ok=missing_ok))
     words.at -= 1
     raise words.error("ADD, DROP, RENAME, ALTER COLUMN, CLUSTER BY, SET or UNSET")
 
 
-def _ended(words: Words, staged: Staged) -> Staged:
-    words.end()
-    return staged
+def _ended(words: Words, table: str, staged: Staged) -> Staged:
+    """The action, and those that follow behind a comma, as in PostgreSQL."""
+    if not words.take(","):
+        words.end()
+        return staged
+    rest = _alter(words, table)
+
+    def both(tx: Any) -> None:
+        staged(tx)
+        rest(tx)
+
+    return both
+
+
+def _another(words: Words, listed: bool) -> bool:
+    """Does another name follow, and not another action?"""
+    at = words.at
+    if words.take(",") and (listed or not any(words.take(action) for action in ACTIONS)):
+        return True
+    words.at = at
+    return False
 
 
 def _cluster_by(words: Words, table: str) -> Staged:
@@ -153,18 +174,18 @@ def _cluster_by(words: Words, table: str) -> Staged:
         while words.take(","):
             columns.append(words.path())
         words.need(")")
-    return _ended(words, lambda tx: alter.cluster_by(tx, table, columns))
+    return _ended(words, table, lambda tx: alter.cluster_by(tx, table, columns))
 
 
 def _add_columns(words: Words, table: str) -> Staged:
     missing_only = words.take("IF", "NOT", "EXISTS")
     listed = words.take("(")
     columns = [_new_column(words)]
-    while words.take(","):
+    while _another(words, listed):
         columns.append(_new_column(words))
     if listed:
         words.need(")")
-    return _ended(words, lambda tx: alter.add_columns(tx, table, columns, missing_only=missing_only))
+    return _ended(words, table, lambda tx: alter.add_columns(tx, table, columns, missing_only=missing_only))
 
 
 def _new_column(words: Words) -> tuple[tuple[str, ...], Field, str | None]:
@@ -177,9 +198,9 @@ def _new_column(words: Words) -> tuple[tuple[str, ...], Field, str | None]:
         elif words.take("NULL"):
             pass
         elif words.take("DEFAULT"):
-            f = _with(f, rules.DEFAULT, rules.to_log(words.until(*COLUMN_ENDS)))
+            f = with_metadata(f, rules.DEFAULT, rules.to_log(words.until(*COLUMN_ENDS)))
         elif words.take("COMMENT"):
-            f = _with(f, "comment", words.string())
+            f = with_metadata(f, "comment", words.string())
         elif words.take("FIRST"):
             place = "FIRST"
         elif words.take("AFTER"):
@@ -198,27 +219,28 @@ def _type(text: str) -> str:
         raise QueryError(f"{text!r} is no type: {str(e).splitlines()[0]}") from e
 
 
-def _with(f: Field, key: str, value: str) -> Field:
-    return replace(f, metadata={**f.metadata, key: value})
-
-
 def _column_change(words: Words, table: str, path: tuple[str, ...]) -> Staged:
     if words.take("SET", "NOT", "NULL"):
         return lambda tx: alter.set_not_null(tx, table, path, True)
     if words.take("DROP", "NOT", "NULL"):
         return lambda tx: alter.set_not_null(tx, table, path, False)
     if words.take("SET", "DEFAULT"):
-        text = words.rest()
+        text = words.until()
         return lambda tx: alter.set_default(tx, table, path[0], text)
     if words.take("DROP", "DEFAULT"):
         return lambda tx: alter.set_default(tx, table, path[0], None)
     if words.take("COMMENT"):
         comment = words.string()
-        return lambda tx: alter.change_column(tx, table, path, lambda f: _with(f, "comment", comment))
+        return lambda tx: alter.change_column(tx, table, path, lambda f: with_metadata(f, "comment", comment))
     if words.take("TYPE") or words.take("SET", "DATA", "TYPE") or words.take("SET", "TYPE"):
-        type_ = field_of(".".join(path), _type(words.rest())).type
+        type_ = field_of(".".join(path), _type(words.until("USING", "COLLATE"))).type
         return lambda tx: alter.set_type(tx, table, path, type_)
-    raise words.error("SET NOT NULL, DROP NOT NULL, SET DEFAULT, DROP DEFAULT, TYPE or COMMENT")
+    if words.take("FIRST"):
+        return lambda tx: alter.move_column(tx, table, path, "FIRST")
+    if words.take("AFTER"):
+        place = words.name()
+        return lambda tx: alter.move_column(tx, table, path, place)
+    raise words.error("SET NOT NULL, DROP NOT NULL, SET DEFAULT, DROP DEFAULT, TYPE, COMMENT, FIRST or AFTER")
 
 
 def _properties(words: Words) -> dict[str, str]:
@@ -254,81 +276,6 @@ def _comment(lake: Lake, tx: Any, words: Words) -> Any:
         return replace(f, metadata=metadata if text is None else {**metadata, "comment": text})
 
     return _stage(lake, tx, lambda tx: alter.change_column(tx, path[0], path[1:], edit))
-
-
-# --- CREATE TABLE (...)
-
-
-def definition(tree: exp.Create) -> tuple[Struct, dict[str, str], str | None, str | None]:
-    """(columns, properties, comment, location) of CREATE TABLE; the columns are empty with AS SELECT."""
-    schema = tree.this if isinstance(tree.this, exp.Schema) else None
-    columns: list[Field] = []
-    constraints: dict[str, str] = {}
-    for item in schema.expressions if schema else []:
-        match item:
-            case exp.ColumnDef():
-                columns.append(_column(item, constraints))
-            case exp.Constraint() | exp.CheckColumnConstraint():
-                _constraint(item, constraints)
-            case _:
-                raise UnsupportedFeatureError(f"table constraint {item.sql('duckdb')} is not supported: leave it out")
-    properties: dict[str, str] = {}
-    comment = location = None
-    for p in tree.args["properties"].expressions if tree.args.get("properties") else []:
-        match p:
-            case exp.SchemaCommentProperty():
-                comment = p.this.name
-            case exp.LocationProperty():
-                location = p.this.name
-            case exp.FileFormatProperty() if p.name.lower() != "delta":
-                raise UnsupportedFeatureError(f"USING {p.name}: tables of a lake are Delta tables")
-            case _ if type(p) is exp.Property:
-                properties[p.name] = p.args["value"].name or p.args["value"].sql("duckdb").lower()
-    return Struct(tuple(columns)), {**properties, **constraints}, comment, location
-
-
-def clustering(tree: exp.Create) -> list[str]:
-    """The columns of CREATE TABLE ... CLUSTER BY (...)."""
-    found = tree.args["properties"].find(exp.ClusterProperty) if tree.args.get("properties") else None
-    return (
-        [".".join(p.name for p in c.parts) if isinstance(c, exp.Column) else c.name for c in found.expressions] if found else []
-    )
-
-
-def _column(column: exp.ColumnDef, constraints: dict[str, str]) -> Field:
-    if column.args.get("kind") is None:
-        raise QueryError(f"column {column.name!r} has no type")
-    f = field_of(column.name, column.args["kind"].sql("duckdb"))
-    for c in column.constraints:
-        match c.args["kind"]:
-            case exp.NotNullColumnConstraint() as kind:
-                f = replace(f, nullable=bool(kind.args.get("allow_null")))
-            case exp.CommentColumnConstraint() as kind:
-                f = _with(f, "comment", kind.this.name)
-            case exp.DefaultColumnConstraint() as kind:
-                f = _with(f, rules.DEFAULT, rules.to_log(kind.this.sql("duckdb")))
-            case exp.CheckColumnConstraint():
-                _constraint(c.args["kind"], constraints)
-            case exp.ComputedColumnConstraint() as kind:
-                f = _with(f, rules.GENERATED, rules.to_log(kind.this.unnest().sql("duckdb")))
-            case exp.GeneratedAsIdentityColumnConstraint() as kind if kind.args.get("expression") is not None:
-                f = _with(f, rules.GENERATED, rules.to_log(kind.args["expression"].unnest().sql("duckdb")))
-            case exp.GeneratedAsIdentityColumnConstraint() as kind:
-                start, step = (int(kind.args[k].sql()) if kind.args.get(k) else 1 for k in ("start", "increment"))
-                f = replace(f, metadata={**f.metadata, **identity.metadata(start, step, always=bool(kind.this))})
-            case kind:
-                raise UnsupportedFeatureError(f"column {column.name!r}: {kind.sql('duckdb')} is not supported: leave it out")
-    return f
-
-
-def _constraint(item: exp.Expr, constraints: dict[str, str]) -> None:
-    checks = item.expressions if isinstance(item, exp.Constraint) else [item]
-    if len(checks) != 1 or not isinstance(checks[0], exp.CheckColumnConstraint):
-        raise UnsupportedFeatureError(f"table constraint {item.sql('duckdb')} is not supported: leave it out")
-    name = item.name.lower() if isinstance(item, exp.Constraint) else f"check_{len(constraints) + 1}"
-    if rules.CONSTRAINT + name in constraints:
-        raise SchemaMismatchError(f"constraint {name!r} stands twice: give it another name")
-    constraints[rules.CONSTRAINT + name] = rules.to_log(checks[0].this.sql("duckdb"))
 
 
 # --- maintenance

@@ -143,8 +143,8 @@ def hand_down_ctes(tree: exp.Expr) -> None:
     if with_ is None:
         return
     tree.set("with_", None)
-    names = {cte.alias.lower() for cte in with_.expressions}
-    for table in [t for t in tree.find_all(exp.Table) if t.name.lower() in names and not t.db and t is not tree.this]:
+    names, target = {cte.alias.lower() for cte in with_.expressions}, sql.target_of(tree)
+    for table in [t for t in tree.find_all(exp.Table) if t.name.lower() in names and not t.db and t is not target]:
         if table.find_ancestor(exp.Query) is None:
             alias = table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(table.name, quoted=True))
             joins = table.args.get("joins")

@@ -75,8 +75,12 @@ def register(con: duckdb.DuckDBPyConnection, lake: Lake, *, temporary: bool = Tr
 def show_tables(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
     """Make every table a view, for SQL that DuckDB must resolve by itself. A view follows its table's versions."""
     register(con, weakref.proxy(lake), temporary=False)
-    for table in lake.tables():
-        con.execute(f"CREATE OR REPLACE VIEW {quote(table['name'])} AS SELECT * FROM dl_scan({literal(table['name'])})")
+    names = [table["name"] for table in lake.tables()]
+    for view, text in con.execute("SELECT view_name, sql FROM duckdb_views() WHERE sql LIKE '%dl_scan(%'").fetchall():
+        if view not in names and f" FROM dl_scan({literal(view)})" in text:  # of a table that is gone
+            con.execute(f"DROP VIEW {quote(view)}")
+    for name in names:
+        con.execute(f"CREATE OR REPLACE VIEW {quote(name)} AS SELECT * FROM dl_scan({literal(name)})")
 
 
 def _replace(con: Any, name: str, maker: Callable[..., str], arguments: int) -> None:

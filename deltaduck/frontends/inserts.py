@@ -13,7 +13,7 @@ from deltaduck import predicate as predicates
 from deltaduck.errors import QueryError, UnsupportedFeatureError
 from deltaduck.frontends import from_items, references, rows, sql
 from deltaduck.protocol.schema import Field, quote, to_duckdb
-from deltaduck.rules import IDENTITY
+from deltaduck.rules import GENERATED, IDENTITY
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
@@ -28,57 +28,88 @@ def insert(lake: Lake, tx: Transaction, tree: exp.Insert, caller: FrameType | No
         raise UnsupportedFeatureError("INSERT ... PARTITION is not supported: select the partition columns with the others")
     name = sql.name_of(tree)
     columns = [i.name for i in tree.this.expressions] if isinstance(tree.this, exp.Schema) else None
-    names = rows.columns_of(tx, name)
-    free = [n for n in names if IDENTITY not in rows.field_of(tx, name, n).metadata]
+    if columns and (twice := [c for i, c in enumerate(columns) if c.lower() in map(str.lower, columns[:i])]):
+        raise QueryError(f"INSERT INTO {name}: column {twice[0]!r} is named twice")
+    fields: Sequence[Field] = [rows.field_of(tx, name, n) for n in columns or rows.columns_of(tx, name)]
     where = tree.args.get("where")
     how: dict[str, Any] = {"mode": "overwrite" if tree.args.get("overwrite") or where else "append", "lenient": True}
     if where is not None:
         how["predicate"] = where.sql("duckdb")
     body = tree.expression
     if tree.args.get("default"):
-        return tx.write(name, sql.rows(lake, f"SELECT NULL AS {quote((free or names)[0])}"), **how)
-    if tree.args.get("with_"):
-        body.set("with_", tree.args["with_"])
+        return tx.write(name, sql.rows(lake, f"SELECT NULL AS {quote(_filled(fields)[-1][0].name)}"), **how)
+    from_items.hand_down_ctes(tree)
     if isinstance(body, exp.Values):
-        if columns is None and len(_width(body)) == len(free):
-            columns = free
-        columns = _fill_defaults(body, [rows.field_of(tx, name, c) for c in columns or names])
+        if columns is None:
+            fields = _fitting(fields, _width(body))
+        fields = _completed(body, fields)
     read_before = len(tx.reads(name))
     query = sql.plan(lake, tx, references.render(body), caller)
     by_name = bool(tree.args.get("by_name"))
     source = sql.rows(lake, query, named=by_name)
     if not by_name:
-        if columns is None and len(source.columns) != len(names):
-            columns = free
-        source = sql.rows(lake, _by_position(query, source.columns, columns or names, name))
+        if columns is None and not isinstance(body, exp.Values):
+            fields = _fitting(fields, len(source.columns))
+        source = sql.rows(lake, _by_position(query, source.columns, [f.name for f in fields], name))
     counts = tx.write(name, source, **how)
     if (change := tx.change(name)) is not None:
         change.reads += tx.reads(name)[read_before:]  # a table that feeds itself is no blind append
     return counts
 
 
-def _width(values: exp.Values) -> list[exp.Expr]:
+def _width(values: exp.Values) -> int:
     first = values.expressions[0]
-    return list(first.expressions) if isinstance(first, exp.Tuple) else [first]
+    return len(first.expressions) if isinstance(first, exp.Tuple) else 1
 
 
-def _fill_defaults(values: exp.Values, fields: Sequence[Field]) -> list[str]:
-    """Say what DEFAULT stands for; the columns that have values then. Identity columns get theirs when rows are written."""
+def _filled(fields: Sequence[Field]) -> list[list[Field]]:
+    """The columns that rows without a list of columns may have: all, those without the identity, those without what is made."""
+    given = [f for f in fields if IDENTITY not in f.metadata]
+    free = [f for f in given if GENERATED not in f.metadata]
+    return [list(fields), *([given] if given else []), *([free] if free else [])]
+
+
+def _fitting(fields: Sequence[Field], width: int) -> Sequence[Field]:
+    return next((found for found in _filled(fields) if len(found) == width), fields)
+
+
+def _completed(values: exp.Values, fields: Sequence[Field]) -> Sequence[Field]:
+    """Say what DEFAULT stands for, and give each value its column's type, lest those of other rows have a say in it; the
+    columns that have values then. Identity and generated columns get theirs when rows are written."""
     tuples = [row for row in values.expressions if isinstance(row, exp.Tuple)]
     for i, f in reversed([*enumerate(fields)]):
-        asked = [IDENTITY in f.metadata and len(row.expressions) > i and rows.is_default(row.expressions[i]) for row in tuples]
+        if not {IDENTITY, GENERATED} & {*f.metadata}:
+            continue
+        asked = [len(row.expressions) > i and rows.is_default(row.expressions[i]) for row in tuples]
         if any(asked):
             if not all(asked):
-                raise UnsupportedFeatureError(f"DEFAULT for identity column {f.name!r} must stand in every row, or in none")
+                raise UnsupportedFeatureError(f"DEFAULT for generated column {f.name!r} must stand in every row, or in none")
             for row in tuples:
                 row.set("expressions", [e for n, e in enumerate(row.expressions) if n != i])
             fields = [*fields[:i], *fields[i + 1 :]]
-    for row in values.expressions:
-        if isinstance(row, exp.Tuple):
-            for value, f in zip(row.expressions, fields, strict=False):
-                if rows.is_default(value):
-                    value.replace(predicates.parse(rows.default(f)))
-    return [f.name for f in fields]
+    for i, f in enumerate(fields):
+        given = [row.expressions[i] for row in tuples if len(row.expressions) > i]
+        mixed = len({_kind(value) for value in given} - {"null"}) > 1
+        for value in given:
+            if rows.is_default(value):
+                value.replace(predicates.parse(rows.default(f)))
+            elif mixed or _kind(value) == "expression":
+                value.replace(exp.Cast(this=value.copy(), to=exp.DataType.build(to_duckdb(f.type), dialect="duckdb")))
+    return fields
+
+
+def _kind(value: exp.Expr) -> str:
+    """What a value of VALUES is, where its type is no question."""
+    match value:
+        case exp.Null():
+            return "null"
+        case exp.Boolean():
+            return "truth"
+        case exp.Literal():
+            return "text" if value.is_string else "whole" if value.name.isdigit() else "expression"
+        case exp.Neg(this=exp.Literal()) if value.name.isdigit():
+            return "whole"
+    return "null" if rows.is_default(value) else "expression"
 
 
 def _by_position(query: str, given: list[str], columns: list[str], table: str) -> str:

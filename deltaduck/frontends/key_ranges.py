@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
 from sqlglot import exp
 
 from deltaduck import predicate as predicates
@@ -65,7 +67,9 @@ def could_match(connection: Any, on: exp.Expr | None, names: Names, partition_co
         elif isinstance(part, exp.EQ | exp.NullSafeEQ):
             for mine, theirs in ((part.this, part.expression), (part.expression, part.this)):
                 if isinstance(mine, exp.Column) and names.side(mine) == "target" and names.side(theirs) == "source":
-                    found = _keys(connection, mine, theirs, names, partition_columns)
+                    found = None
+                    with suppress(duckdb.Error):  # the search tells what is wrong with it
+                        found = _keys(connection, mine, theirs, names, partition_columns)
                     if found is not None and isinstance(part, exp.NullSafeEQ):
                         found = exp.or_(found, exp.Is(this=mine.copy(), expression=exp.Null()))
                     parts += [] if found is None else [found]
@@ -73,7 +77,7 @@ def could_match(connection: Any, on: exp.Expr | None, names: Names, partition_co
 
 
 def _keys(connection: Any, mine: exp.Column, theirs: exp.Expr, names: Names, partition_columns: Sequence[str]) -> exp.Expr | None:
-    """Where the values of `theirs` lie, as a predicate on `mine`."""
+    """Where the values of `theirs` lie, as a predicate on `mine`; None where that is not known."""
     path = [p.name for p in mine.parts]
     f = names.schema.get(path[-1]) if len(path) == 1 or (len(path) == 2 and path[0].lower() == names.target.lower()) else None
     source = _table_of(theirs, names.tables)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sqlglot import exp
+from sqlglot import ErrorLevel, exp
 
 from deltaduck import casts, identity
 from deltaduck.changes import Change
@@ -43,10 +43,13 @@ def run(lake: Lake, tx: Transaction, tree: exp.Merge, caller: FrameType | None) 
     name, alias = rows.target(tree)
     item = tree.args["using"]
     source_alias = item.alias_or_name or "dl_rows"
-    on = tree.args.get("on") or exp.and_(
-        *(exp.EQ(this=exp.column(i.copy(), alias, quoted=True), expression=exp.column(i.copy(), source_alias, quoted=True))
-          for i in tree.args["using_cond"])
-    )  # fmt: skip
+    shared = [
+        exp.EQ(this=exp.column(i.copy(), alias, quoted=True), expression=exp.column(i.copy(), source_alias, quoted=True))
+        for i in tree.args.get("using_cond") or []
+    ]
+    if not shared and not tree.args.get("on"):
+        raise QueryError(f"MERGE INTO {name}: ON, or USING (columns), must say which rows match")
+    on = tree.args.get("on") or exp.and_(*shared)
     whens = [_when(w, rows.columns_of(tx, name)) for w in tree.args["whens"].expressions]
     effect, _ = merge(lake, tx, name, alias, item, source_alias, on, whens, evolve=evolve, caller=caller)
     return {
@@ -58,12 +61,14 @@ def run(lake: Lake, tx: Transaction, tree: exp.Merge, caller: FrameType | None) 
 def _when(node: exp.When, columns: Sequence[str]) -> When:
     when = MATCHED if node.args["matched"] else NOT_MATCHED_BY_SOURCE if node.args.get("source") else NOT_MATCHED
     condition, then = node.args.get("condition"), node.args["then"]
-    what = node.sql("duckdb")
+    what = node.sql("duckdb", unsupported_level=ErrorLevel.IGNORE)
     if isinstance(then, exp.Var):
         action = {"DELETE": "delete", "DO NOTHING": "nothing"}.get(then.name.upper())
         if action is None or (action == "delete" and when == NOT_MATCHED):
             raise UnsupportedFeatureError(f"MERGE: {what}: this action is not known here")
         return When(when, action, condition)
+    if then.args.get("where"):
+        raise UnsupportedFeatureError(f"MERGE: {what}: a condition stands before THEN, behind AND")
     if isinstance(then, exp.Update) and when != NOT_MATCHED:
         sets = then.args.get("expressions")
         if not isinstance(sets, list) or (len(sets) == 1 and isinstance(sets[0], exp.Star)):
@@ -76,10 +81,9 @@ def _when(node: exp.When, columns: Sequence[str]) -> When:
 
 def _when_insert(then: exp.Insert, condition: exp.Expr | None, columns: Sequence[str], what: str) -> When:
     names, given = then.args.get("this"), then.args.get("expression")
-    words = names.sql("duckdb").upper() if isinstance(names, exp.Tuple) and not given else ""
-    if words == "(DEFAULT)":
-        return When(NOT_MATCHED, "insert", condition)
-    if isinstance(names, exp.Star) or words == "(BY AS NAME)" or not (names or given):
+    if isinstance(names, exp.Tuple) and not given and len(names.expressions) == 1 and rows.is_default(names.expressions[0]):
+        return When(NOT_MATCHED, "insert", condition)  # DEFAULT VALUES
+    if isinstance(names, exp.Star) or not (names or given):
         return When(NOT_MATCHED, "insert", condition, star=True)
     if not isinstance(given, exp.Tuple | exp.Paren):
         raise UnsupportedFeatureError(f"MERGE: {what}: write INSERT (columns) VALUES (values), INSERT * or INSERT BY NAME")
@@ -107,7 +111,7 @@ def merge(
     star = any(w.star for w in whens)
     with from_items.opened(lake, tx, [item], None if star else from_items.used_names(parts), caller) as source:
         given = Source(lake.con, str(source.from_sql), *(list(x) for x in zip(*source.columns, strict=True)))
-        types = given.given()
+        types = given.given(lenient=cast is None)
         if evolve:
             change = _evolved(tx, change, whens, given, alias)
         clauses = [_clause(lake, tx, change, alias, source_alias, types, w, cast, caller) for w in whens]
@@ -171,7 +175,9 @@ def _clause(
     condition, pairs = w.condition, list(w.values)
     if w.when != MATCHED:  # then an unqualified name can only mean one side
         names = set(map(str.lower, types)) if w.when == NOT_MATCHED else {n.lower() for n in change.after.schema.names}
-        owner = source_alias if w.when == NOT_MATCHED else alias
+        owner, other = (source_alias, alias) if w.when == NOT_MATCHED else (alias, source_alias)
+        for part in (condition, *(value for _, value in pairs)) if other.lower() not in {owner.lower(), *names} else ():
+            _require_side(part, owner, other, w.when)
         condition = condition and rows.qualified(condition, names, owner)
         pairs = [(column, rows.qualified(value, names, owner)) for column, value in pairs]
     but = w.but
@@ -183,6 +189,13 @@ def _clause(
         missing = {f.name: rows.default(f) for f in change.after.schema if f.name not in values and rows.default(f) != "NULL"}
         values |= missing
     return Clause(w.when, w.action, rows.planned(lake, tx, condition, caller), values)
+
+
+def _require_side(tree: exp.Expr | None, owner: str, other: str, when: str) -> None:
+    """QueryError for a name of the side that has no row here."""
+    for column in tree.find_all(exp.Column) if tree is not None else ():
+        if len(column.parts) > 1 and column.parts[0].name.lower() == other.lower() and column.find_ancestor(exp.Query) is None:
+            raise QueryError(f"MERGE: {column.sql('duckdb')} has no value WHEN {when}: only columns of {owner} have")
 
 
 def _star(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import sqlglot
 from sqlglot import Token, TokenType, exp
@@ -14,6 +15,7 @@ from sqlglot.optimizer.scope import Scope, traverse_scope
 
 from deltaduck import predicate
 from deltaduck.errors import QueryError
+from deltaduck.frontends.grammar import Grammar
 
 
 @dataclass
@@ -41,17 +43,21 @@ class Reference:
 def parse(text: str) -> tuple[exp.Expr, ...]:
     """The statements of `text`, not to be changed. SqlglotError when there is something sqlglot does not know."""
     plain, evolves = _EVOLUTION.subn(r"\1 \2", text, count=1)  # Spark's clause, which the grammar lacks
-    trees = tuple(e for e in sqlglot.parse(plain, read="duckdb") if e is not None)
+    grammar = "databricks" if _SPARKS_TYPES.match(text) else Grammar
+    trees = tuple(e for e in sqlglot.parse(plain, read=grammar) if e is not None)
     if evolves and trees:
         trees[0].set("schema_evolution", True)
     return trees
 
 
 _EVOLUTION = re.compile(r"^(\s*MERGE)\s+WITH\s+SCHEMA\s+EVOLUTION\s+(INTO)\b", re.IGNORECASE)
-_NAME = r'("(?:[^"]|"")+"|\w+)'
+_LEAD = r"(?:\s|--[^\n]*\n|/\*(?:.|\n)*?\*/)*"
+_NAME = r'(?:main\.)?(?>("(?:[^"]|"")+"|`[^`]+`|\w+))(?!\s*\.)'
+_MADE = re.compile(rf"{_LEAD}CREATE\s+(?:OR\s+REPLACE\s+)?TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?{_NAME}", re.IGNORECASE)
+_SPARKS_TYPES = re.compile(rf"{_LEAD}CREATE\b[^;']*\bSTRUCT\s*<", re.IGNORECASE)
 _WRITTEN = re.compile(
-    r"\s*(?:INSERT\s+(?:OR\s+\w+\s+)?(?:INTO|OVERWRITE)(?:\s+TABLE)?|UPDATE|DELETE\s+FROM|MERGE\s+INTO|COPY|TRUNCATE(?:\s+TABLE)?"
-    rf"|ALTER\s+TABLE)\s+(?:main\.)?{_NAME}",
+    rf"{_LEAD}(?:INSERT\s+(?:OR\s+\w+\s+)?(?:INTO|OVERWRITE)(?:\s+TABLE)?|UPDATE|DELETE\s+FROM|MERGE\s+INTO|COPY"
+    rf"|TRUNCATE(?:\s+TABLE)?|ALTER\s+TABLE)\s+{_NAME}",
     re.IGNORECASE,
 )
 _TRANSACTION = re.compile(
@@ -60,10 +66,25 @@ _TRANSACTION = re.compile(
 _PERHAPS = re.compile(r"\b(BEGIN|START|COMMIT|END|ROLLBACK|ABORT)\b", re.IGNORECASE)
 
 
+def is_own(connection: Any, qualifiers: Sequence[str]) -> bool:
+    """Is a name with this database and schema before it a table of the lake, and none of a database that is attached?"""
+    parts = [q.lower() for q in qualifiers]
+    if parts in ([], ["main"]):
+        return True
+    first = "SELECT lower(database_name) FROM duckdb_databases() WHERE NOT internal ORDER BY database_oid LIMIT 1"
+    ((own,),) = connection.execute(first).fetchall()
+    return parts in ([own], [own, "main"])
+
+
+def makes_table(text: str) -> bool:
+    """Does a statement seem to make a table of the lake, when it cannot be parsed?"""
+    return _MADE.match(text) is not None
+
+
 def written_table(text: str) -> str | None:
     """The table that a statement seems to write, when the statement as a whole cannot be parsed."""
     found = _WRITTEN.match(text)
-    return None if found is None else found[1].removeprefix('"').removesuffix('"').replace('""', '"')
+    return None if found is None else found[1].strip("`").removeprefix('"').removesuffix('"').replace('""', '"')
 
 
 def transaction_verb(text: str) -> str | None:
@@ -71,7 +92,7 @@ def transaction_verb(text: str) -> str | None:
     if len(text) > 1000 or not _PERHAPS.search(text):
         return None
     try:
-        words = " ".join(token.text for token in sqlglot.tokenize(text, read="duckdb"))  # without comments
+        words = " ".join(token.text for token in sqlglot.tokenize(text, read=Grammar))  # without comments
     except SqlglotError:
         return None
     found = _TRANSACTION.fullmatch(words)
@@ -123,7 +144,7 @@ class _Tokens:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens: list[Token] = sqlglot.tokenize(text, read="duckdb")
+        self.tokens: list[Token] = sqlglot.tokenize(text, read=Grammar)
 
     def at_clause(self, position: int) -> tuple[int, str | None, str | None]:
         """(end of the reference, VERSION or TIMESTAMP, its expression) for ``AT (VERSION => x)`` behind `position`."""

@@ -12,11 +12,11 @@ from sqlglot import exp
 from deltaduck import identity
 from deltaduck import predicate as predicates
 from deltaduck.changes import Change
-from deltaduck.errors import QueryError, SchemaMismatchError, UnsupportedFeatureError
-from deltaduck.frontends import references, sql
+from deltaduck.errors import ConstraintViolationError, QueryError, SchemaMismatchError, UnsupportedFeatureError
+from deltaduck.frontends import grammar, references, sql
 from deltaduck.operations.merge import Clause, Effect, Search, change_rows
 from deltaduck.protocol.schema import DataType, Field, Struct, literal, quote, to_duckdb
-from deltaduck.rules import IDENTITY
+from deltaduck.rules import GENERATED, IDENTITY
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
@@ -37,10 +37,12 @@ def apply(tx: Transaction, change: Change, search: Search, clauses: Sequence[Cla
     """Stage what the clauses say. TableNotFoundError for a table that only DuckDB could have known."""
     try:
         return change_rows(tx, change, search, clauses)
-    except QueryError as e:
+    except (QueryError, SchemaMismatchError, ConstraintViolationError) as e:
         if isinstance(e.__cause__, duckdb.CatalogException):
             raise sql.unknown_name(tx.lake, e.__cause__) from e.__cause__
-        raise
+        if str(e).startswith("table "):
+            raise
+        raise type(e)(f"table {change.name!r}: {e}") from (e.__cause__ or e)
 
 
 def note(change: Change, effect: Effect, source_rows: int | None = None) -> Effect:
@@ -80,6 +82,8 @@ def target(tree: exp.Expr) -> tuple[str, str]:
 
 
 def assignments(expressions: Sequence[exp.Expr]) -> list[tuple[exp.Expr, exp.Expr]]:
+    if not expressions:
+        raise QueryError("SET sets nothing: write column = value behind it")
     pairs: list[tuple[exp.Expr, exp.Expr]] = []
     for e in expressions:
         if not isinstance(e, exp.EQ):
@@ -110,7 +114,7 @@ def values_of(
         if path in seen:
             raise QueryError(f"column {'.'.join(path)!r} is set twice")
         seen.add(path)
-        if is_default(value) and fresh and IDENTITY in f.metadata:
+        if is_default(value) and ((fresh and IDENTITY in f.metadata) or GENERATED in f.metadata):
             continue
         if identity.is_always(f):
             raise identity.refuse(change.name, f)
@@ -170,6 +174,7 @@ def planned(lake: Lake, tx: Transaction, tree: exp.Expr | None, caller: FrameTyp
     """SQL of an expression whose subqueries read the lake as the transaction sees it."""
     if tree is None:
         return None
+    grammar.require_scalar(tree)
     text = references.render(tree)
     return sql.plan_expression(lake, tx, text, caller) if predicates.has_query(tree) else text
 

@@ -14,10 +14,18 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from deltaduck import clustering, frames, predicate, scan, telemetry
-from deltaduck.errors import DeltaduckError, QueryError, StorageError, TableNotFoundError, UnsupportedFeatureError
+from deltaduck.errors import (
+    DeltaduckError,
+    QueryError,
+    StorageError,
+    TableExistsError,
+    TableNotFoundError,
+    UnsupportedFeatureError,
+)
 from deltaduck.frames import Source
-from deltaduck.frontends import ddl, references
+from deltaduck.frontends import definitions, references
 from deltaduck.frontends.references import Reference
+from deltaduck.operations import replace
 from deltaduck.parquet import translate
 from deltaduck.predicate import Condition
 from deltaduck.protocol.schema import quote
@@ -107,10 +115,15 @@ def _splice(lake: Lake, reader: Reader, text: str, tree: exp.Expr, caller: Frame
             replacement = frame
         else:
             continue
-        copied = isinstance(tree, exp.Copy) and isinstance(tree.this, exp.Table) and tree.this.name == reference.name
-        alias = "" if reference.has_alias or copied else f" AS {quote(reference.name)}"
+        alias, end = "" if reference.has_alias else f" AS {quote(reference.name)}", reference.end
+        if isinstance(tree, exp.Copy) and (target := target_of(tree)) is not None and target.name == reference.name:
+            given = tree.this.expressions if isinstance(tree.this, exp.Schema) else []
+            alias = ""
+            if given:  # COPY t (a, b) TO
+                replacement = f"(SELECT {frames.columns_sql([c.name for c in given])} FROM {replacement})"
+                end = text.index(")", given[-1].meta["end"]) + 1
         pieces += [text[position : reference.start], replacement, alias]
-        position = reference.end
+        position = end
     return "".join([*pieces, text[position:]])
 
 
@@ -180,6 +193,8 @@ def execute(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> 
         _require_read(lake, body)
     planned = head + plan(lake, reader, body, caller)
     try:
+        if _LISTS.search(text):
+            lake.show_tables()
         try:
             return lake.con.sql(planned)
         except duckdb.CatalogException:  # perhaps a table of ours, in a place that was left to DuckDB
@@ -189,6 +204,9 @@ def execute(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> 
         raise unknown_name(lake, e) from e
     except duckdb.Error as e:
         raise _explained(lake, e) from e
+
+
+_LISTS = re.compile(r"^\s*(SHOW|DESCRIBE\s*;?\s*$)|\b(information_schema|duckdb_(tables|views|columns))\b", re.IGNORECASE)
 
 
 def _require_read(lake: Lake, text: str) -> None:
@@ -204,7 +222,7 @@ def _require_read(lake: Lake, text: str) -> None:
 def unknown_name(lake: Lake, error: duckdb.Error) -> Exception:
     """DuckDB knows no table of that name: the error that names the lake's."""
     text = str(error)
-    if "Table with name" in text:
+    if "Table with name" in text and " does not exist" in text:
         return lake.not_found(text.split("Table with name ")[1].split(" does not exist", maxsplit=1)[0].strip("\"'"))
     return QueryError(text.strip())
 
@@ -235,24 +253,24 @@ _CHANGES = exp.Insert | exp.Update | exp.Delete | exp.Merge | exp.Create | exp.D
 
 def is_write(lake: Lake, tree: exp.Expr) -> bool:
     """Does the statement change a table of the lake? UnsupportedFeatureError when it would change the log."""
-    if isinstance(tree, _CHANGES) and (target := target_of(tree)) is not None and target.name.lower().startswith("dl_"):
+    if not isinstance(tree, _CHANGES) or (target := target_of(tree)) is None:
+        return False
+    if target.name.lower().startswith("dl_"):
         raise UnsupportedFeatureError(f"{target.name!r} is the catalog's own: commits change it, and SELECT reads it")
+    if not references.is_own(lake.con, [part.name for part in target.parts[:-1]]):
+        return False
     match tree:
-        case exp.Insert() | exp.Update() | exp.Delete() | exp.Merge():
-            target = target_of(tree)
-            return target is not None and not lake.has_native(target.name)
         case exp.Create():
-            temporary = tree.find(exp.TemporaryProperty) is not None
-            return tree.args.get("kind") == "TABLE" and not temporary
-        case exp.Drop() | exp.Alter():
-            target = target_of(tree)
-            return tree.args.get("kind") == "TABLE" and target is not None and not lake.has_native(target.name)
-        case exp.Copy():
-            target = target_of(tree)
-            return bool(tree.args.get("kind")) and target is not None and not lake.has_native(target.name)
-        case exp.TruncateTable():
-            return True
-    return False
+            if tree.args.get("kind") != "TABLE" or tree.find(exp.TemporaryProperty) is None:
+                return tree.args.get("kind") == "TABLE"
+            if lake.find(target.name) is not None:
+                raise TableExistsError(f"table {target.name!r} is one of the lake: give the temporary table another name")
+            return False
+        case exp.Drop() | exp.Alter() if tree.args.get("kind") != "TABLE":
+            return False
+        case exp.Copy() if not tree.args.get("kind"):  # COPY ... TO
+            return False
+    return not lake.has_native(target.name)
 
 
 def write(lake: Lake, tx: Any, tree: exp.Expr, text: str, caller: FrameType | None) -> dict[str, int]:
@@ -270,13 +288,15 @@ def write(lake: Lake, tx: Any, tree: exp.Expr, text: str, caller: FrameType | No
 
 def target_of(tree: exp.Expr) -> exp.Table | None:
     """The table that a statement changes."""
+    if isinstance(tree, exp.Delete) and not tree.this:
+        raise QueryError(f"{tree.sql('duckdb')}: write DELETE FROM and the table")
     named = tree.args.get("tables") or tree.expressions if isinstance(tree, exp.Drop | exp.TruncateTable) else [tree.this]
     if len(named) > 1:
         raise UnsupportedFeatureError(f"{tree.sql('duckdb')}: name one table at a time")
     node = named[0] if named else None
     if isinstance(node, exp.Schema):
         node = node.this
-    return node if isinstance(node, exp.Table) else None
+    return node if isinstance(node, exp.Table) and isinstance(node.this, exp.Identifier) else None
 
 
 def name_of(tree: exp.Expr) -> str:
@@ -316,31 +336,55 @@ def _create(lake: Lake, tx: Any, tree: exp.Create, caller: FrameType | None) -> 
     found = tx.find(name) is not None
     if found and tree.args.get("exists"):
         return {}
-    replace = found and bool(tree.args.get("replace"))
+    replaces = found and bool(tree.args.get("replace"))
     properties = tree.args.get("properties")
     parts = properties.find(exp.PartitionedByProperty) if properties else None
-    partition_by = [i.name for i in parts.this.expressions] if parts else None
-    cluster_by = ddl.clustering(tree)
-    columns, properties, comment, location = ddl.definition(tree)
+    partition_by = definitions.partitioning(parts) if parts else None
+    cluster_by = definitions.clustering(tree)
+    columns, properties, comment, location = definitions.definition(tree)
+    if location is not None and (replaces or tree.expression is not None):
+        raise UnsupportedFeatureError(f"CREATE TABLE {name}: LOCATION goes with a new table and a list of columns")
+    source = None
     if tree.expression is not None:
-        query = plan(lake, tx, tree.expression.sql("duckdb"), caller)
+        query = plan(lake, tx, references.render(tree.expression), caller)
         if columns.fields:
-            raise UnsupportedFeatureError(f"CREATE TABLE {name}: AS SELECT says the columns, so leave the list of columns out")
-        if location is not None:
-            raise UnsupportedFeatureError(f"CREATE TABLE {name}: LOCATION goes with a list of columns, not with AS SELECT")
-        how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite"} if replace else {"mode": "error"}
-        counts: dict[str, int] = tx.write(
-            name, rows(lake, query), partition_by=partition_by, configuration=properties, description=comment, **how
-        )
-        if cluster_by:
-            tx.stage(clustering.clustered(tx.change(name), [tuple(c.split(".")) for c in cluster_by]))
+            raise UnsupportedFeatureError(f"CREATE TABLE {name}: AS SELECT says the types, so give the columns' names alone")
+        source = _created_rows(lake, tree, query)
+    elif (model := definitions.model(tree)) is not None:
+        if (table := tx.find(model)) is None:
+            raise lake.not_found(model)
+        columns, properties = definitions.alike(table), {**table.configuration, **properties}
+        partition_by = list(table.partition_columns) if partition_by is None else partition_by
+    elif not isinstance(tree.this, exp.Schema):
+        raise QueryError(f"CREATE TABLE {name} needs columns, LIKE a table or AS SELECT")
+    if replaces:
+        schema = columns if source is None else source.schema()
+        replace.replace_table(tx, name, schema, partition_by or (), properties, comment, cluster_by)
+        counts: dict[str, int] = {} if source is None else tx.write(name, source)
+        replace.describe(tx.change(name), "" if source is None else " AS SELECT")
         return counts
-    if replace:
-        raise UnsupportedFeatureError(f"CREATE OR REPLACE TABLE {name} needs AS SELECT: the table exists")
-    if not isinstance(tree.this, exp.Schema):
-        raise QueryError(f"CREATE TABLE {name} needs columns or AS SELECT")
-    tx.create_table(
-        name, columns, partition_by=partition_by, configuration=properties, description=comment, location=location,
-        cluster_by=cluster_by,
-    )  # fmt: skip
-    return {}
+    if source is None:
+        tx.create_table(
+            name, columns, partition_by=partition_by, configuration=properties, description=comment, location=location,
+            cluster_by=cluster_by,
+        )  # fmt: skip
+        return {}
+    counts = tx.write(name, source, mode="error", partition_by=partition_by, configuration=properties, description=comment)
+    if cluster_by:
+        tx.stage(clustering.clustered(tx.change(name), [tuple(c.split(".")) for c in cluster_by]))
+    return counts
+
+
+def _created_rows(lake: Lake, tree: exp.Create, query: str) -> Source:
+    """The rows of CREATE TABLE name (columns) AS SELECT ... WITH [NO] DATA."""
+    source = rows(lake, query, named=not isinstance(tree.this, exp.Schema))
+    if isinstance(tree.this, exp.Schema):
+        names = [column.name for column in tree.this.expressions]
+        if len(names) != len(source.columns):
+            raise QueryError(
+                f"{tree.this.sql('duckdb')}: {len(names)} columns are named, and the rows have {len(source.columns)}"
+            )
+        query = f"SELECT * FROM ({query}) AS dl_rows({frames.columns_sql(names)})"
+    if (data := tree.find(exp.WithDataProperty)) is not None and data.args.get("no"):
+        query = f"SELECT * FROM ({query}) LIMIT 0"
+    return rows(lake, query)

@@ -109,13 +109,6 @@ class Words:
                 return self.text[self.tokens[first - 1].end + 1 : token.start].strip()
         raise self.error(")")
 
-    def rest(self) -> str:
-        """The text to the end."""
-        first, self.at = self.at, len(self.tokens)
-        if first == self.at:
-            raise self.error("a statement")
-        return self.text[self.tokens[first].start :].rstrip().rstrip(";")
-
     def end(self) -> None:
         if self.at < len(self.tokens):
             raise self.error("the end of the statement")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -95,19 +96,19 @@ def drop_columns(tx: Transaction, table: str, paths: Sequence[Path], *, missing_
     """Stage the end of columns, or of struct fields. Files keep what they have, and older versions show it."""
     change = begin(tx, table)
     schema = change.after.schema
-    mapping.require(table, change.after.configuration, "DROP COLUMN")
     for path in paths:
         if missing_ok and not _has(schema, path):
             continue
+        _edited(schema, path, lambda f: f)  # is it there?
         if len(path) == 1 and path[0].lower() in (p.lower() for p in change.after.partition_columns):
             raise SchemaMismatchError(
                 f"table {table!r}: {path[0]!r} is a partition column, which cannot be dropped: write the table anew, with "
                 "mode='overwrite', schema_mode='overwrite' and another partition_by"
             )
+        mapping.require(table, change.after.configuration, "DROP COLUMN")
         _require_free(change, path, "dropped")
 
         def members(struct: Struct, path: Path = path) -> Struct:
-            _edited(struct, path[-1:], lambda f: f)  # is it there?
             rest = struct.without(path[-1:])
             if not rest.fields:
                 raise SchemaMismatchError(f"table {table!r}: {'.'.join(path)!r} is the last of its kind: drop what it is in")
@@ -125,12 +126,28 @@ def drop_columns(tx: Transaction, table: str, paths: Sequence[Path], *, missing_
 def set_type(tx: Transaction, table: str, path: Path, type_: DataType) -> None:
     """Stage a wider type of a column, of a field, or of a list's or map's members. Files keep the type that they have."""
     change = begin(tx, table)
-    widening.require(table, change.after.configuration)
     if not isinstance(type_, str):
         raise SchemaMismatchError(f"table {table!r}: {'.'.join(path)!r} can get another plain type, not {to_duckdb(type_)}")
     _require_free(change, path, "retyped")
     schema = widening.widened(change.after.schema, path, type_)
+    widening.require(table, change.after.configuration)
     _stage(tx, change, "CHANGE COLUMN", {"column": json.dumps({"name": ".".join(path), "type": type_})}, schema=schema)
+
+
+def move_column(tx: Transaction, table: str, path: Path, place: str) -> None:
+    """Stage another place of a column, or of a field in its struct: FIRST, or behind the one that is named."""
+    change = begin(tx, table)
+    found: list[Field] = []
+
+    def others(struct: Struct) -> Struct:
+        found.extend(f for f in struct if f.name.lower() == path[-1].lower())
+        return struct.without(path[-1:])
+
+    _edited(change.after.schema, path, lambda f: f)  # is it there?
+    rest = _in_struct(change.after.schema, path, others)
+    schema = _added(rest, path[:-1], found[0], place, ".".join(path))
+    position = {"position": place.lower() if place == "FIRST" else f"after {place}"}
+    _stage(tx, change, "CHANGE COLUMN", {"column": json.dumps({"name": ".".join(path)} | position)}, schema=schema)
 
 
 def change_column(tx: Transaction, table: str, path: Path, edit: Callable[[Field], Field]) -> None:
@@ -179,9 +196,11 @@ def cluster_by(tx: Transaction, table: str, columns: Sequence[Path]) -> None:
     _stage(tx, clustering.clustered(change, columns), "CLUSTER BY", parameters)
 
 
-def add_constraint(tx: Transaction, table: str, name: str, expression: str) -> None:
-    """Stage a CHECK constraint. ConstraintViolationError when rows that exist break it."""
+def add_constraint(tx: Transaction, table: str, name: str | None, expression: str) -> None:
+    """Stage a CHECK constraint; one without a name gets a number. ConstraintViolationError when rows that exist break it."""
     change = begin(tx, table)
+    if name is None:
+        name = next(n for n in map("check_{}".format, itertools.count(1)) if CONSTRAINT + n not in change.after.configuration)
     key, text = CONSTRAINT + name.lower(), rules.to_log(expression)
     if key in change.after.configuration:
         raise SchemaMismatchError(f"table {table!r} has a constraint {name!r} already: drop it first, or choose another name")
@@ -311,7 +330,7 @@ def _check_rows(tx: Transaction, change: Change, r: rules.Rule, only: Any = None
     """ConstraintViolationError when rows of the table break the rule. only: the files that could hold such rows."""
     con = tx.lake.con.cursor()
     try:
-        rules.check_existing(con, scan.scan_sql(con, change.after, tx.visible(change.after, only)), r)
+        rules.check_existing(con, scan.scan_sql(con, change.after, tx.visible(change.after, only)), r, change.after.schema.names)
     except ConstraintViolationError as e:
         raise ConstraintViolationError(f"table {change.name!r}: {e}") from None
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltaduck import casts, identity, parquet, scan
+from deltaduck import identity, parquet, scan
 from deltaduck.catalog import Catalog
 from deltaduck.changes import Change
 from deltaduck.errors import ConstraintViolationError, SchemaMismatchError
@@ -262,7 +262,7 @@ def _value(f: Field, clause: Clause, values: Mapping[str, str], target: str) -> 
     if clause.action in ("delete", "nothing"):
         return "NULL"
     if f.name in values:
-        return casts.required(f"CAST(({values[f.name]}) AS {to_duckdb(f.type)})", f)
+        return f"CAST(({values[f.name]}) AS {to_duckdb(f.type)})"
     if clause.action == "update":
         return f"{quote(target)}.{quote(f.name)}"
     if not f.nullable and IDENTITY not in f.metadata:

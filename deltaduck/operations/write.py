@@ -169,7 +169,7 @@ def _append(tx: Transaction, change: Change, source: Source, rows: str | None = 
 def _append_rows(tx: Transaction, change: Change, source: Source, rows: str | None, *, lenient: bool) -> dict[str, int]:
     after = change.after
     try:
-        columns = casts.projection(source.given(), after.schema, lenient=lenient)
+        columns = casts.projection(source.given(lenient=lenient), after.schema, lenient=lenient)
     except SchemaMismatchError as e:
         raise SchemaMismatchError(f"table {after.name!r}: {e}{_merge_hint(str(e))}") from None
     rules = [] if rows is None else [replaced_rule(rows, after.schema)]

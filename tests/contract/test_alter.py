@@ -293,3 +293,50 @@ def test_statements_on_tables_of_duckdb_are_duckdbs(lake: Lake) -> None:
     lake.sql("COMMENT ON TABLE mine IS 'x'")
     lake.sql("VACUUM mine")
     assert lake.sql("FROM mine").columns == ["x", "y"]
+
+
+def test_several_actions_are_one_commit(lake: Lake) -> None:
+    lake.sql("CREATE TABLE several (id BIGINT, n INT)")
+    lake.sql("INSERT INTO several VALUES (1, 2)")
+    lake.sql("ALTER TABLE several ADD COLUMN a INT, ADD COLUMN b INT, ALTER COLUMN id SET NOT NULL, ADD CHECK (n > 0)")
+    assert lake.table("several").version() == 2
+    assert lake.sql("FROM several").fetchall() == [(1, 2, None, None)]
+    for statement in (
+        "ALTER TABLE several ADD COLUMN c INT, ADD CHECK (n > 2)",
+        "ALTER TABLE several RENAME TO x, ADD COLUMN c INT",
+    ):
+        with pytest.raises(DeltaduckError):
+            lake.sql(statement)
+    assert lake.table("several").version() == 2
+
+
+def test_columns_move(lake: Lake) -> None:
+    lake.sql("CREATE TABLE moved (a INT, b VARCHAR, s STRUCT(x INT, y VARCHAR), p INT) PARTITIONED BY (p)")
+    lake.sql("INSERT INTO moved VALUES (1, 'b', {'x': 1, 'y': 'y'}, 5)")
+    lake.sql("ALTER TABLE moved ALTER COLUMN b FIRST, ALTER COLUMN s.y FIRST, ALTER COLUMN a AFTER p")
+    lake.sql("INSERT INTO moved VALUES ('c', {'y': 'z', 'x': 2}, 6, 2)")
+    assert lake.table("moved").schema().names == ["b", "s", "p", "a"]
+    assert lake.sql("FROM moved ORDER BY a").fetchall() == [("b", {"y": "y", "x": 1}, 5, 1), ("c", {"y": "z", "x": 2}, 6, 2)]
+    assert lake.sql("FROM moved AT (VERSION => 1)").fetchall() == [(1, "b", {"x": 1, "y": "y"}, 5)]
+    for place in ("AFTER nope", "AFTER b"):
+        with pytest.raises(DeltaduckError, match="cannot follow"):
+            lake.sql(f"ALTER TABLE moved ALTER COLUMN b {place}")
+    assert lake.mirror.verify("moved")
+
+
+@pytest.mark.parametrize(
+    ("action", "named"),
+    [
+        ("DROP COLUMN nope", "no column 'nope'"),
+        ("ALTER COLUMN n TYPE VARCHAR", "cannot become VARCHAR"),
+        ("ADD CONSTRAINT c CHECK (n)", "BOOLEAN"),
+        ("ADD PRIMARY KEY (n)", "found 'ADD PRIMARY KEY"),
+        ("ALTER COLUMN n TYPE BIGINT USING n + 1", "found 'USING n"),
+    ],
+)
+def test_what_no_property_would_mend_is_said_at_once(lake: Lake, action: str, named: str) -> None:
+    lake.sql("CREATE TABLE plain (n INT)")
+    with pytest.raises(DeltaduckError, match=named) as e:
+        lake.sql(f"ALTER TABLE plain {action}")
+    assert "TBLPROPERTIES" not in str(e.value)
+    lake.sql("ALTER TABLE plain DROP COLUMN IF EXISTS nope")

@@ -10,8 +10,10 @@ import pyarrow as pa
 import pytest
 
 from deltaduck import (
+    ConstraintViolationError,
     DeltaduckError,
     Lake,
+    QueryError,
     SchemaMismatchError,
     TableExistsError,
     TableNotFoundError,
@@ -182,3 +184,79 @@ def test_a_view_of_ones_own_is_not_replaced(lake: Lake, people: pa.Table) -> Non
         with pytest.raises(TableExistsError, match="mine"):
             lake.write("mine", people)
         assert lake.sql("FROM mine").fetchall() == [(42,)]
+
+
+def test_without_data_and_with_other_names(lake: Lake, people: pa.Table) -> None:
+    lake.write("people", people)
+    lake.sql("CREATE TABLE none AS SELECT * FROM people WITH NO DATA")
+    lake.sql("CREATE TABLE some (k, v) AS SELECT id, name FROM people WHERE id = 1 WITH DATA")
+    assert lake.table("none").to_arrow() == people.slice(0, 0)
+    assert lake.table("some").to_arrow().to_pylist() == [{"k": 1, "v": "Ada"}]
+    with pytest.raises(QueryError, match="1 columns are named, and the rows have 2"):
+        lake.sql("CREATE TABLE other (k) AS SELECT id, name FROM people")
+
+
+def test_like_another(lake: Lake) -> None:
+    lake.sql(
+        "CREATE TABLE a (id BIGINT GENERATED ALWAYS AS IDENTITY, m INT NOT NULL DEFAULT 1, c VARCHAR, "
+        "CONSTRAINT pos CHECK (m > 0)) PARTITIONED BY (c) TBLPROPERTIES ('x.y' = 'z', 'delta.columnMapping.mode' = 'name')"
+    )
+    lake.sql("ALTER TABLE a RENAME COLUMN c TO d")
+    lake.sql("INSERT INTO a (m) VALUES (1), (2)")
+    lake.sql("CREATE TABLE b LIKE a")
+    lake.sql("CREATE TABLE c (LIKE a) TBLPROPERTIES ('x.y' = 'w')")
+    for name, value in (("b", "z"), ("c", "w")):
+        detail = lake.table(name).detail()
+        assert (detail["partition_columns"], detail["properties"]["x.y"], lake.table(name).count()) == (["d"], value, 0)
+        with pytest.raises(ConstraintViolationError, match="'pos'"):
+            lake.sql(f"INSERT INTO {name} (m) VALUES (-1)")
+    lake.sql("INSERT INTO b (m, d) VALUES (5, 'x')")
+    assert lake.sql("SELECT m, d FROM b").fetchall() == [(5, "x")]
+    with pytest.raises(TableNotFoundError, match="nowhere"):
+        lake.sql("CREATE TABLE e LIKE nowhere")
+
+
+def test_replacing_a_table_begins_anew(lake: Lake) -> None:
+    lake.sql("CREATE TABLE t (id BIGINT NOT NULL, g VARCHAR, CONSTRAINT pos CHECK (id > 0)) PARTITIONED BY (g) COMMENT 'old'")
+    lake.sql("INSERT INTO t VALUES (1, 'a')")
+    lake.sql("CREATE OR REPLACE TABLE t (x INT, y VARCHAR NOT NULL, CHECK (x < 9)) CLUSTER BY (x) COMMENT 'new'")
+    with pytest.raises(ConstraintViolationError, match="'check_1'"):
+        lake.sql("INSERT INTO t VALUES (9, 'y')")
+    lake.sql("INSERT INTO t VALUES (-1, 'y')")
+    detail = lake.table("t").detail()
+    assert (detail["partition_columns"], detail["description"]) == ([], "new")
+    lake.sql("CREATE OR REPLACE TABLE t PARTITIONED BY (z) TBLPROPERTIES ('a.b' = 'c') AS SELECT x - 1 AS x, 'p' AS z FROM t")
+    lake.sql("CREATE OR REPLACE TABLE fresh (x INT)")
+    assert lake.sql("FROM t").fetchall() == [(-2, "p")]
+    assert lake.sql("FROM t AT (VERSION => 1)").fetchall() == [(1, "a")]
+    detail = lake.table("t").detail()
+    assert (detail["partition_columns"], detail["description"], detail["properties"]["a.b"]) == (["z"], None, "c")
+    operations = [commit["operation"] for commit in lake.table("t").history()]
+    assert operations[0::2] == ["CREATE OR REPLACE TABLE AS SELECT", "CREATE OR REPLACE TABLE", "CREATE TABLE"]
+    with pytest.raises(DeltaduckError):
+        lake.sql("CREATE OR REPLACE TABLE t AS SELECT 1 // 0 AS x")
+    assert lake.table("t").version() == 4
+    assert lake.mirror.verify("t")
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("CREATE TABLE z (a INT) CLUSTERED BY (a) INTO 4 BUCKETS", "CLUSTERED BY"),
+        ("CREATE UNLOGGED TABLE z (a INT)", "UNLOGGED"),
+        ("CREATE TABLE z (a INT) PARTITIONED BY (year(a))", "GENERATED ALWAYS"),
+        ("CREATE TABLE z (a INT CHECK (a))", "'check_1'.*BOOLEAN"),
+    ],
+)
+def test_what_a_definition_says_is_not_passed_over(lake: Lake, statement: str, named: str) -> None:
+    with pytest.raises(DeltaduckError, match=named):
+        lake.sql(statement)
+    assert lake.tables() == []
+
+
+def test_structs_as_spark_writes_them(lake: Lake) -> None:
+    lake.sql(
+        "CREATE TABLE t (s STRUCT<a: INT, l: ARRAY<STRUCT<q: STRING>>> NOT NULL COMMENT 'c', m MAP<STRING, INT>) USING DELTA"
+    )
+    lake.sql("INSERT INTO t VALUES ({'a': 1, 'l': [{'q': 'x'}]}, MAP {'k': 2})")
+    assert lake.table("t").to_arrow().to_pylist() == [{"s": {"a": 1, "l": [{"q": "x"}]}, "m": [("k", 2)]}]

@@ -97,7 +97,7 @@ def test_values_are_chosen_only_where_they_may_be(t: Lake, tmp_path: Path) -> No
     for choose in chosen:
         with pytest.raises(ConstraintViolationError, match=r"'t'.*'id' is GENERATED ALWAYS AS IDENTITY: leave it out"):
             choose()
-    with pytest.raises(UnsupportedFeatureError, match="DEFAULT for identity column 'id'"):
+    with pytest.raises(UnsupportedFeatureError, match="DEFAULT for generated column 'id'"):
         t.sql("INSERT INTO t VALUES (DEFAULT, 'x'), (7, 'y')")
     t.sql("MERGE INTO t USING (SELECT 1 AS id, 'x' AS name) s ON t.id = s.id WHEN MATCHED THEN UPDATE SET *")
     assert t.sql("FROM t").fetchall() == [(1, "x")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from deltaduck.casts import NOT_NULL_MARK, merged, misfit, projection, required
+from deltaduck.casts import merged, misfit, projection
 from deltaduck.errors import SchemaMismatchError
 from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, quote
 
@@ -106,23 +106,6 @@ def test_untyped_nulls_go_anywhere() -> None:
 def test_a_value_out_of_range_is_an_error_not_another_value() -> None:
     with pytest.raises(duckdb.ConversionException):
         run({"a": "long"}, Struct((Field("a", "byte"),)), "SELECT 300::BIGINT AS a")
-
-
-@pytest.mark.parametrize(
-    ("table", "rows", "named"),
-    [
-        (Struct((Field("a", "long", nullable=False),)), "SELECT NULL::BIGINT AS a", "'a'"),
-        (
-            Struct((Field("s", Struct((Field("x", "long", nullable=False),))),)),
-            "SELECT {'x': NULL::BIGINT} AS s",
-            "'s.x'",
-        ),
-    ],
-)
-def test_not_null_is_checked_as_rows_pass(table: Struct, rows: str, named: str) -> None:
-    (f,) = table
-    with duckdb.connect() as con, pytest.raises(duckdb.Error, match=f"{NOT_NULL_MARK}column {named}"):
-        con.execute(f"SELECT {required(quote(f.name), f)} FROM ({rows})").fetchall()
 
 
 def test_a_null_struct_has_no_members_to_miss() -> None:
