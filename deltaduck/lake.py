@@ -29,7 +29,7 @@ from deltaduck.changes import Change
 from deltaduck.commit import Committed
 from deltaduck.errors import CatalogError, CommitConflictError, QueryError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
-from deltaduck.frontends import ddl, dml, functions, grammar, references, sql, words
+from deltaduck.frontends import ddl, dml, functions, references, sql, words
 from deltaduck.importer import replay
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror import Mirror
@@ -411,8 +411,7 @@ class Lake:
         try:
             trees = references.parse(query) if not references.EXPLAIN.match(query) else ()
         except SqlglotError as e:
-            name = references.written_table(query)
-            if references.makes_table(query) or (name is not None and self.find(name) is not None):
+            if references.makes_table(query) or ((name := references.written_table(query)) and self.find(name) is not None):
                 raise QueryError(f"{references.first_line(e)}. The statement was not run: {query.strip()[:200]}") from e
             trees = ()
         if not trees or not sql.is_write(self, trees[0]):
@@ -422,14 +421,11 @@ class Lake:
             if "dl_mirror" in query.lower():
                 self.mirror.flush()
             return sql.execute(self, tx or self, query, caller)
-        if tx is not None:
-            return self._write_sql(tx, trees[0], query, caller)
-        with self.begin() as own:
-            return self._write_sql(own, trees[0], query, caller)
+        with self.begin() if tx is None else contextlib.nullcontext(tx) as staged:
+            return self._write_sql(staged, trees[0], query, caller)
 
     def _write_sql(self, tx: Transaction, tree: exp.Expr, text: str, caller: FrameType | None) -> Any:
         """Stage a writing statement; a relation that says what it did."""
-        grammar.require_heard(tree, sql.target_of(tree))
         write = dml.write if isinstance(tree, dml.STATEMENTS) else sql.write
         with tx.statement():
             counts = write(self, tx, tree.copy(), text, caller)

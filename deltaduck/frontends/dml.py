@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -93,7 +92,7 @@ def _change(
     values: Sequence[tuple[exp.Expr, exp.Expr]] | None, caller: FrameType | None,
 ) -> Effect:  # fmt: skip
     name, alias = rows.target(tree)
-    parts = [e for e in (where, *itertools.chain(*(values or ()))) if e is not None]
+    parts = [e for e in (where, *(value for _, value in values or ())) if e is not None]
     if any(e.find(exp.Query) for e in (*parts, *items)) or items:
         tx.pin()  # all tables at one point
     change = rows.begin(tx, name, operation, {"predicate": "true" if where is None else where.sql("duckdb")})

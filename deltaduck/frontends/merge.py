@@ -107,7 +107,7 @@ def merge(
     tx.pin()
     change = rows.begin(tx, name, "MERGE", _parameters(on, whens))
     read_before = len(tx.reads(name))
-    parts = [e for e in (on, *(w.condition for w in whens), *(e for w in whens for p in w.values for e in p)) if e is not None]
+    parts = [e for e in (on, *(w.condition for w in whens), *(value for w in whens for _, value in w.values)) if e is not None]
     star = any(w.star for w in whens)
     with from_items.opened(lake, tx, [item], None if star else from_items.used_names(parts), caller) as source:
         given = Source(lake.con, str(source.from_sql), *(list(x) for x in zip(*source.columns, strict=True)))

@@ -23,7 +23,7 @@ from deltaduck.errors import (
     UnsupportedFeatureError,
 )
 from deltaduck.frames import Source
-from deltaduck.frontends import definitions, references
+from deltaduck.frontends import definitions, grammar, references
 from deltaduck.frontends.references import Reference
 from deltaduck.operations import replace
 from deltaduck.parquet import translate
@@ -252,7 +252,8 @@ _CHANGES = exp.Insert | exp.Update | exp.Delete | exp.Merge | exp.Create | exp.D
 
 
 def is_write(lake: Lake, tree: exp.Expr) -> bool:
-    """Does the statement change a table of the lake? UnsupportedFeatureError when it would change the log."""
+    """Does the statement change a table of the lake? UnsupportedFeatureError when it would change the log, or says what is not
+    heard."""
     if not isinstance(tree, _CHANGES) or (target := target_of(tree)) is None:
         return False
     if target.name.lower().startswith("dl_"):
@@ -260,17 +261,18 @@ def is_write(lake: Lake, tree: exp.Expr) -> bool:
     if not references.is_own(lake.con, [part.name for part in target.parts[:-1]]):
         return False
     match tree:
-        case exp.Create():
-            if tree.args.get("kind") != "TABLE" or tree.find(exp.TemporaryProperty) is None:
-                return tree.args.get("kind") == "TABLE"
+        case exp.Create() if tree.args.get("kind") == "TABLE" and tree.find(exp.TemporaryProperty) is not None:
             if lake.find(target.name) is not None:
                 raise TableExistsError(f"table {target.name!r} is one of the lake: give the temporary table another name")
             return False
-        case exp.Drop() | exp.Alter() if tree.args.get("kind") != "TABLE":
+        case exp.Create() | exp.Drop() | exp.Alter() if tree.args.get("kind") != "TABLE":
             return False
         case exp.Copy() if not tree.args.get("kind"):  # COPY ... TO
             return False
-    return not lake.has_native(target.name)
+    if not isinstance(tree, exp.Create) and lake.has_native(target.name):
+        return False
+    grammar.require_heard(tree, target)
+    return True
 
 
 def write(lake: Lake, tx: Any, tree: exp.Expr, text: str, caller: FrameType | None) -> dict[str, int]:
