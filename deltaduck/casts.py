@@ -80,11 +80,11 @@ def _fits(given: str, wanted: str) -> bool:
 
 
 def convert(value: str, given: DataType | None, wanted: DataType) -> str:
-    """SQL: `value` of type `given` as type `wanted`; struct fields are matched by name."""
+    """SQL: `value` of type `given` as type `wanted`; struct fields are matched by name, where there is one in both."""
     if given == wanted:
         return value
     match given, wanted:
-        case Struct(), Struct() if not _same_layout(given, wanted):
+        case Struct(), Struct() if not _same_layout(given, wanted) and any(wanted.get(f.name) is not None for f in given):
             members = []
             for f in wanted:
                 child = given.get(f.name)
