@@ -19,13 +19,14 @@ from deltaduck.frontends.definitions import with_metadata
 from deltaduck.frontends.words import Words
 from deltaduck.operations import alter, clone, convert, optimize, restore, statistics, vacuum
 from deltaduck.operations.create import field_of
-from deltaduck.protocol.schema import Field, quote
+from deltaduck.protocol.schema import Field, literal, quote
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
 
 Staged = Callable[[Any], Mapping[str, int] | None]  # what a statement does in a transaction, and its counts
-FIRST = re.compile(r"\s*(?:--[^\n]*\n\s*)*(ALTER|ANALYZE|COMMENT|OPTIMIZE|VACUUM|RESTORE|CONVERT|CREATE)\b", re.IGNORECASE)
+VERBS = "ALTER|ANALYZE|COMMENT|CONVERT|CREATE|DESC|DESCRIBE|OPTIMIZE|RESTORE|VACUUM"
+FIRST = re.compile(rf"\s*(?:--[^\n]*\n\s*)*({VERBS})\b", re.IGNORECASE)
 OF_ROWS = ("PARTITION", "FOREIGN", "PRIMARY", "UNIQUE")  # what ADD may speak of that is no column
 ACTIONS = ("ADD", "DROP", "ALTER", "CHANGE", "RENAME", "SET", "UNSET")
 COLUMN_ENDS = ("NOT", "NULL", "DEFAULT", "COMMENT", "FIRST", "AFTER", "GENERATED", "AS", "PRIMARY", "UNIQUE", "CHECK")
@@ -61,7 +62,21 @@ def run(lake: Lake, text: str, tx: Any) -> Any:
             return _convert(lake, tx, words)
         case "CREATE":
             return _clone(lake, tx, words)
+        case "DESC" | "DESCRIBE" if words.peek() in ("HISTORY", "DETAIL"):
+            return _describe(lake, words)
     return None
+
+
+def _describe(lake: Lake, words: Words) -> Any:
+    """DESCRIBE HISTORY and DESCRIBE DETAIL, as Spark has them: what is committed. A table may have such a name."""
+    what = words.name().lower()
+    if not words.peek():
+        return None
+    table = _table(words)
+    words.end()
+    if lake.find(table) is None:
+        raise lake.not_found(table)
+    return lake.sql(f"FROM dl_{what}({literal(table)})")
 
 
 def _stage(lake: Lake, tx: Any, staged: Staged) -> Any:

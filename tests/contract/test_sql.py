@@ -413,3 +413,18 @@ def test_braces_in_a_predicate_are_text(lake: Lake) -> None:
     lake.sql("DELETE FROM t WHERE s = '{x}'")
     lake.sql("UPDATE t SET s = '{0}' WHERE s = '{}' AND {'a': id}.a = 2")
     assert lake.sql("FROM t ORDER BY id").fetchall() == [(2, "{0}"), (3, "plain")]
+
+
+def test_a_table_says_its_history_and_its_detail(shop: Lake) -> None:
+    history = shop.sql("DESCRIBE HISTORY main.orders").pl()
+    assert history["version"].to_list() == [2, 1, 0]
+    assert history["operation"].to_list()[0] == "UPDATE"
+    assert shop.sql("desc detail orders").pl()["num_files"].to_list() == [shop.table("orders").detail()["num_files"]]
+    with pytest.raises(TableNotFoundError, match="nope"):
+        shop.sql("DESCRIBE HISTORY nope")
+
+
+def test_a_table_may_be_called_history(lake: Lake) -> None:
+    lake.sql("CREATE TABLE history (n BIGINT)")
+    assert lake.sql("DESCRIBE history").fetchall()[0][0] == "n"
+    assert lake.sql("DESCRIBE HISTORY history").pl()["version"].to_list() == [0]
