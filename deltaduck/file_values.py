@@ -12,10 +12,23 @@ from dataclasses import replace
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from deltaduck.errors import UnsupportedFeatureError
 from deltaduck.protocol import mapping
-from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, literal, quote, to_duckdb, uses
+from deltaduck.protocol.schema import (
+    Array,
+    DataType,
+    Field,
+    Map,
+    Struct,
+    arrow_schema,
+    literal,
+    loosened,
+    quote,
+    to_duckdb,
+    uses,
+)
 
 # field id → the names that it has in the files, and SQL for the number of the one in a row's file (from 1, or NULL)
 Names = Mapping[int, tuple[list[str], str]]
@@ -185,6 +198,14 @@ def arrow_items(schema: Struct, columns: Sequence[str]) -> str:
     """SQL: columns as Arrow should have them: variants as structs of metadata and value, the encoding's own bytes."""
     found = [(name, schema.get(name)) for name in columns]
     return ", ".join(quote(n) if f is None else f"{_arrow(quote(n), f.type)} AS {quote(n)}" for n, f in found)
+
+
+def as_said(rows: pa.Table, schema: Struct) -> pa.Table:
+    """Columns of `schema` with the types that it says."""
+    try:
+        return rows.cast(pa.schema([arrow_schema(schema).field(name) for name in rows.column_names]))
+    except (ValueError, pa.ArrowNotImplementedError):  # a NULL where NOT NULL is said; DuckDB 1.5 has no void
+        return rows.cast(pa.schema([arrow_schema(loosened(schema)).field(name) for name in rows.column_names]))
 
 
 def _arrow(value: str, type_: DataType) -> str:

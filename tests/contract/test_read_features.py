@@ -34,6 +34,24 @@ def changes(lake: Lake, *versions: int) -> list[tuple[Any, ...]]:
     return sorted(lake.table("t").changes(*versions).project(columns).fetchall(), key=lambda row: (row[2], row[1], row[0]))
 
 
+# --- what files lack
+
+
+def test_null_where_the_schema_says_not_null(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    rows = ROWS.slice(0, 2).append_column("s", pa.array([{"x": None}, None], pa.struct({"x": pa.int64()})))
+    inside = h.struct_of(h.field("x", "long", nullable=False), h.field("nothing", "void"))
+    fields = ID, h.field("s", inside), h.field("absent", "string", nullable=False), h.field("nothing", "void")
+    h.commit(path, 0, h.protocol(), h.metadata(*fields), h.add(path, "a.parquet", rows))
+    lake.import_table(path)
+    assert lake.table("t").to_arrow().to_pylist() == [
+        {"id": 0, "s": {"x": None, "nothing": None}, "absent": None, "nothing": None},
+        {"id": 1, "s": None, "absent": None, "nothing": None},
+    ]
+    assert lake.table("t").to_arrow(["absent"]).to_pydict() == {"absent": [None, None]}
+    assert lake.table("t").to_polars()["absent"].null_count() == 2
+
+
 # --- timestamps
 
 
