@@ -581,10 +581,19 @@ def test_every_action_comes_back(lake: Lake, tmp_path: Path) -> None:
         path, "a%20b.parquet", rows(1, 2), tags={"k": "v"}, clusteringProvider="z", baseRowId=0, defaultRowCommitVersion=0
     )
     first["add"] |= {"unknown": None, "also": {"nested": [1, 2]}, "": 0, "a/b~1": 1, '$."': 2, "stats": '{"numRecords":2}'}
+    first["add"] |= {"deletionTimestamp": 3, "extendedFileMetadata": True}  # what a remove has
     h.commit(path, 0, h.protocol(3, 7, "deletionVectors"), table, first, *UNKNOWN)
     again = {"add": {**first["add"], "deletionVector": vector}}
     gone = h.remove(
-        first["add"]["path"], partitionValues={}, size=9, tags={"k": "v"}, stats="{}", reason="dv", extendedFileMetadata=False
+        first["add"]["path"],
+        partitionValues={},
+        size=9,
+        tags={"k": "v"},
+        stats="{}",
+        reason="dv",
+        extendedFileMetadata=False,
+        modificationTime=1,
+        clusteringProvider="z",
     )
     h.commit(path, 1, gone, again, h.info("DELETE"))
     h.commit(path, 2, h.metadata(ID), h.metadata(ID, NAME), h.info(), h.info("SECOND"))
