@@ -484,6 +484,31 @@ def test_logs_that_describe_no_table(lake: Lake, tmp_path: Path) -> None:
         ([h.protocol(), {"metaData": {"id": "x", "schemaString": "{", "partitionColumns": []}}], LogCorruptError, "schema"),
         ([h.protocol(), {"metaData": {"id": "x", "partitionColumns": []}}], LogCorruptError, "schemaString"),
         ([h.protocol(), h.metadata(ID, partition_by=["day"])], LogCorruptError, "day"),
+        ([h.protocol(), h.metadata(ID, NAME, partition_by=["Name"])], LogCorruptError, "Name"),
+        (
+            [{"protocol": {"minReaderVersion": 3, "minWriterVersion": 7}}, h.metadata(ID)],
+            LogCorruptError,
+            "version 3.*readerFeatures",
+        ),
+        ([h.protocol(3, 5), h.metadata(ID)], LogCorruptError, "reader version 3.*writer version 5"),
+        (
+            [
+                {"protocol": {"minReaderVersion": 1, "minWriterVersion": 7, "readerFeatures": ["x"], "writerFeatures": ["x"]}},
+                h.metadata(ID),
+            ],
+            LogCorruptError,
+            "version 1.*readerFeatures",
+        ),
+        (
+            [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 7}}, h.metadata(ID)],
+            LogCorruptError,
+            "version 7.*writerFeatures",
+        ),
+        (
+            [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2, "writerFeatures": ["x"]}}, h.metadata(ID)],
+            LogCorruptError,
+            "writerFeatures",
+        ),
         ([{"protocol": {"minReaderVersion": "many"}}, h.metadata(ID)], LogCorruptError, "protocol"),
         (
             [{"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": 5}}, h.metadata(ID)],
