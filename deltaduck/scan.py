@@ -50,7 +50,7 @@ def scan_sql(
     select = []
     for i, f in enumerate(snapshot.schema):
         if f.name in values:
-            value = partitions.deserialize(f"({values[f.name]})[CAST(file_index AS BIGINT) + 1]", f.type)
+            value = partitions.typed(f"({values[f.name]})[CAST(file_index AS BIGINT) + 1]", f.type)
         else:
             value = quote(column_alias(snapshot.schema, i))
             value = file_values.logical(file_values.member("", f, names, value), f.type, names, instants)
@@ -124,7 +124,9 @@ def _lists(connection: Any, snapshot: Snapshot, files: pa.Table) -> tuple[str, d
     parts = [f for f in snapshot.schema if f.name in snapshot.partition_columns]
     place, prefix = _places(connection, snapshot.location, files["path"])
     spelt = pc.any(pc.match_substring_regex(files["path"], "^/|[%:]")).as_py()  # in another way than as names below the root
-    items = [full_path("path", place, prefix)] * spelt + [partition_value(f.physical_name) for f in parts]
+    items = [full_path("path", place, prefix)] * spelt + [
+        partitions.in_utc(partition_value(f.physical_name), f.type) for f in parts
+    ]
     texts = _read_lists(connection, files, items) if items else []
     if not spelt:
         paths = pc.binary_join_element_wise(f"{place}/", files["path"], "")
