@@ -81,6 +81,8 @@ def dataset(
     else:  # rooted at the table
         names = [name.removeprefix(snapshot.location + "/") for name in names]
     pre_buffer = ds.ParquetFragmentScanOptions(pre_buffer=True)
+    if read_options is None:  # what Spark writes would run over in nanoseconds
+        read_options = ds.ParquetReadOptions(coerce_int96_timestamp_unit="us")
     form = ds.ParquetFileFormat(read_options=read_options, default_fragment_scan_options=pre_buffer)
     guarantees = _guarantees(snapshot, add_actions(con, snapshot, files, flatten=True))
     fragments = [

@@ -1,4 +1,4 @@
-"""Values as data files hold them → values of the table's schema: names of struct members, and variants.
+"""Values as data files hold them → values of the table's schema: names of struct members, instants, and variants.
 
 Members of structs are found by name, which is all that DuckDB knows; where columns are mapped by id, the files' footers say
 which name has an id in which file.
@@ -8,11 +8,27 @@ Protocol: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#column-mappi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import duckdb
+import pyarrow as pa
 
 from deltaduck.errors import UnsupportedFeatureError
 from deltaduck.protocol import mapping
-from deltaduck.protocol.schema import Array, DataType, Field, Map, Struct, literal, quote, to_duckdb, uses
+from deltaduck.protocol.schema import (
+    Array,
+    DataType,
+    Field,
+    Map,
+    Struct,
+    arrow_schema,
+    literal,
+    loosened,
+    quote,
+    to_duckdb,
+    uses,
+)
 
 # field id → the names that it has in the files, and SQL for the number of the one in a row's file (from 1, or NULL)
 Names = Mapping[int, tuple[list[str], str]]
@@ -44,6 +60,46 @@ def names_by_id(connection: Any, files: str, schema: Struct, *, columns: bool) -
         for identity, names, choices in rows
         if names != [wanted[identity]] or "null" in choices
     }
+
+
+INSTANTS = """
+    SELECT coalesce(bool_or(starts_with(duckdb_type, 'TIMESTAMP') AND NOT zoned AND (type = 'INT96' OR {all})), false),
+           coalesce(bool_or(zoned), false)
+    FROM (SELECT *, duckdb_type IN ('TIMESTAMP WITH TIME ZONE', 'TIMESTAMPTZ_NS') AS zoned FROM parquet_schema({files}))
+    WHERE type IS NOT NULL
+"""
+
+
+def instants_in_files(connection: Any, files: str, schema: Struct) -> str:
+    """The type to read timestamps with, so that what comes of it depends on no session's time zone.
+
+    Spark writes them as INT96 unless told otherwise, and old writers say nothing of UTC: to DuckDB they have no zone, and it
+    would take them to be in the session's. Where files of both kinds are read at once, they come as text.
+    """
+    if not uses(schema, "timestamp"):
+        return "timestamp"
+    every = "false" if uses(schema, "timestamp_ntz") else "true"
+    try:
+        ((zoneless, zoned),) = connection.execute(INSTANTS.format(all=every, files=files)).fetchall()
+    except duckdb.Error:
+        return "timestamp"  # whoever reads the files says what is wrong with them
+    return "timestamp" if not zoneless else "string" if zoned else "timestamp_ntz"
+
+
+def held(schema: Struct, instants: str) -> Struct:
+    """The schema with timestamps as they are read."""
+    return Struct(tuple(replace(f, type=_held(f.type, instants)) for f in schema))
+
+
+def _held(type_: DataType, instants: str) -> DataType:
+    match type_:
+        case Struct():
+            return held(type_, instants)
+        case Array(element, contains_null):
+            return Array(_held(element, instants), contains_null)
+        case Map(key, value, contains_null):
+            return Map(_held(key, instants), _held(value, instants), contains_null)
+    return instants if type_ == "timestamp" else type_
 
 
 def _members(type_: DataType, depth: int = 0) -> Iterator[tuple[int, Field]]:
@@ -103,14 +159,28 @@ def member(prefix: str, f: Field, names: Names, plain: str | None = None) -> str
     return f"CASE {found[1]} {cases} END"
 
 
-def logical(value: str, type_: DataType, names: Names = {}) -> str:  # noqa: B006 - never changed
+def logical(value: str, type_: DataType, names: Names = {}, instants: str = "timestamp") -> str:  # noqa: B006 - never changed
     """SQL: a value of a data file as a value of the schema."""
+    odd = {"variant": _variant} | ({} if instants == "timestamp" else {"timestamp": _instant[instants]})
     return mapping.rebuilt(
         value, type_,
-        lambda t: bool(names) or uses(t, "variant") or mapping.is_renamed(t),
+        lambda t: bool(names) or any(uses(t, kind) for kind in odd) or mapping.is_renamed(t),
         lambda struct, f: (f.name, member(f"{struct}.", f, names)),
-        lambda leaf, kind: _variant(leaf) if kind == "variant" else leaf,
+        lambda leaf, kind: odd[kind](leaf) if kind in odd else leaf,
     )  # fmt: skip
+
+
+def _in_utc(value: str) -> str:
+    return f"make_timestamptz(epoch_us({value}))"
+
+
+def _from_text(value: str) -> str:
+    """SQL: text with the offset of its zone, or in UTC. DuckDB 1.5 leaves out the seconds that offsets had around 1900."""
+    text = f"CAST({value} AS VARCHAR)"
+    return f"CAST({text} || CASE WHEN regexp_matches({text}, ':\\d\\d(\\.\\d+)?[+-]\\d') THEN '' ELSE '+00' END AS TIMESTAMPTZ)"
+
+
+_instant = {"timestamp_ntz": _in_utc, "string": _from_text}
 
 
 def _variant(value: str) -> str:
@@ -128,6 +198,14 @@ def arrow_items(schema: Struct, columns: Sequence[str]) -> str:
     """SQL: columns as Arrow should have them: variants as structs of metadata and value, the encoding's own bytes."""
     found = [(name, schema.get(name)) for name in columns]
     return ", ".join(quote(n) if f is None else f"{_arrow(quote(n), f.type)} AS {quote(n)}" for n, f in found)
+
+
+def as_said(rows: pa.Table, schema: Struct) -> pa.Table:
+    """Columns of `schema` with the types that it says."""
+    try:
+        return rows.cast(pa.schema([arrow_schema(schema).field(name) for name in rows.column_names]))
+    except (ValueError, pa.ArrowNotImplementedError):  # a NULL where NOT NULL is said; DuckDB 1.5 has no void
+        return rows.cast(pa.schema([arrow_schema(loosened(schema)).field(name) for name in rows.column_names]))
 
 
 def _arrow(value: str, type_: DataType) -> str:

@@ -7,8 +7,9 @@ Other catalogs have no such views: only DuckDB reads Parquet.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from deltaduck import scan, storage
+from deltaduck import file_values, scan, storage
 from deltaduck.catalog import Catalog
 from deltaduck.protocol import mapping, partitions
 from deltaduck.protocol.features import DELETION_VECTORS
@@ -24,6 +25,12 @@ FOREIGN = """
     FROM dl_add_files WHERE table_id = :table_id AND (path LIKE '/%' OR path LIKE 'file:/%') ORDER BY place
 """
 
+# Some of the files that tell how others write timestamps: a footer is not asked of each.
+NEWEST = """
+    SELECT {place} FROM dl_add_files
+    WHERE table_id = :table_id AND removed_version IS NULL ORDER BY version DESC, action_order DESC LIMIT 4
+"""
+
 
 def publish(catalog: Catalog, snapshot: Snapshot, table_id: int, *, has_files: bool) -> None:
     """(Re)create the view and the macro of a table; where a view would show other rows, ones that say why they show none."""
@@ -33,8 +40,9 @@ def publish(catalog: Catalog, snapshot: Snapshot, table_id: int, *, has_files: b
     if has_files:  # a glob that matches nothing is an error
         globs.insert(0, _escaped(snapshot.location) + "/**/*.parquet")
     reason = _obstacle(catalog, snapshot, table_id, globs)
+    instants = "timestamp" if reason else _instants(catalog, snapshot, table_id)
     for name, alive in ((f"VIEW {quote(snapshot.name)}", LIVE), (f"MACRO {quote(snapshot.name + '_at')}(at_version)", AT)):
-        rows = _refusal(snapshot, reason) if reason else rows_sql(snapshot, table_id, alive, globs)
+        rows = _refusal(snapshot, reason) if reason else rows_sql(snapshot, table_id, alive, globs, instants)
         catalog.execute(f"CREATE OR REPLACE {name} AS {'TABLE ' if alive is AT else ''}{rows}")
 
 
@@ -55,6 +63,17 @@ def _obstacle(catalog: Catalog, snapshot: Snapshot, table_id: int, globs: Sequen
         if not catalog.fetch(f"SELECT 1 FROM glob({literal(glob)}) LIMIT 1"):
             return f"there are no data files at {glob}"
     return None
+
+
+def _instants(catalog: Catalog, snapshot: Snapshot, table_id: int) -> str:
+    """As text, which files of both kinds give, where any has them without a zone: see `file_values.instants_in_files`."""
+    query = NEWEST.format(place=scan.full_path("path", snapshot.location))
+    files = [path for (path,) in catalog.fetch(query, {"table_id": table_id})]
+    if not files:
+        return "timestamp"
+    listed = f"[{', '.join(map(literal, files))}]"
+    found = file_values.instants_in_files(catalog.engine(), listed, snapshot.schema.without(snapshot.partition_columns))
+    return "timestamp" if found == "timestamp" else "string"
 
 
 def _refusal(snapshot: Snapshot, reason: str) -> str:
@@ -83,19 +102,20 @@ def _escaped(place: str) -> str:
     return place.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
 
 
-def rows_sql(snapshot: Snapshot, table_id: int, alive: str, globs: Sequence[str]) -> str:
+def rows_sql(snapshot: Snapshot, table_id: int, alive: str, globs: Sequence[str], instants: str = "timestamp") -> str:
     """A query of a table's rows over the catalog's own tables: DuckDB globs, and opens only the files that are asked for."""
     if not globs:
         return scan.empty_sql(snapshot.schema)
     glob = ", ".join(map(literal, globs))
-    options = f"hive_partitioning=false, filename='dl_filename', schema={scan.schema_map(snapshot)}"
+    held = replace(snapshot, schema=file_values.held(snapshot.schema, instants))
+    options = f"hive_partitioning=false, filename='dl_filename', schema={scan.schema_map(held)}"
     values = [(i, f) for i, f in enumerate(snapshot.schema) if f.name in snapshot.partition_columns]
     live = ", ".join(
         [f"{scan.full_path('path', snapshot.location)} AS dl_path"]
         + [f"{partitions.deserialize(scan.partition_value(f.physical_name), f.type)} AS dl_value_{i}" for i, f in values]
     )
     columns = ", ".join(
-        f"{f'l.dl_value_{i}' if (i, f) in values else _stored(snapshot, i)} AS {quote(f.name)}"
+        f"{f'l.dl_value_{i}' if (i, f) in values else _stored(snapshot, i, instants)} AS {quote(f.name)}"
         for i, f in enumerate(snapshot.schema)
     )
     return (
@@ -105,7 +125,7 @@ def rows_sql(snapshot: Snapshot, table_id: int, alive: str, globs: Sequence[str]
     )
 
 
-def _stored(snapshot: Snapshot, position: int) -> str:
+def _stored(snapshot: Snapshot, position: int, instants: str) -> str:
     """SQL: a column of the files, as the schema has it."""
     name = quote(scan.column_alias(snapshot.schema, position))
-    return mapping.logical(f"r.{name}", snapshot.schema.fields[position].type)
+    return file_values.logical(f"r.{name}", snapshot.schema.fields[position].type, instants=instants)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -39,7 +40,9 @@ def scan_sql(
         return empty_sql(snapshot.schema, dict.fromkeys(re.findall(r" AS (\w+)(?=,|$)", extra), "BIGINT"))
     paths, values = _lists(connection, snapshot, files)
     names: file_values.Names = {}
-    uniform = is_uniform(snapshot, files) and not stored
+    instants, uniform = "timestamp", is_uniform(snapshot, files) and not stored
+    if not uniform:
+        instants = file_values.instants_in_files(connection, paths, snapshot.schema.without(snapshot.partition_columns))
     if mapping.mode(snapshot.configuration) == "id" and not uniform:
         names = file_values.names_by_id(
             connection, paths, snapshot.schema.without(snapshot.partition_columns), columns=bool(stored)
@@ -47,14 +50,15 @@ def scan_sql(
     select = []
     for i, f in enumerate(snapshot.schema):
         if f.name in values:
-            value = partitions.deserialize(f"({values[f.name]})[CAST(file_index AS BIGINT) + 1]", f.type)
+            value = partitions.typed(f"({values[f.name]})[CAST(file_index AS BIGINT) + 1]", f.type)
         else:
             value = quote(column_alias(snapshot.schema, i))
-            value = file_values.logical(file_values.member("", f, names, value), f.type, names)
+            value = file_values.logical(file_values.member("", f, names, value), f.type, names, instants)
             if COMPARES_AS_STORED and widening.is_widened(Struct((f,))):  # no filter is pushed below this
                 value = f"CASE WHEN file_index >= 0 THEN {value} END"
         select.append(f"{value} AS {quote(f.name)}")
-    source = read_parquet(paths, snapshot, uniform=uniform, stored=stored or {}, names=names)
+    held = snapshot if instants == "timestamp" else replace(snapshot, schema=file_values.held(snapshot.schema, instants))
+    source = read_parquet(paths, held, uniform=uniform, stored=stored or {}, names=names)
     if (rows := only or deletions.of(snapshot.location, files)) is not None:
         listed = f"(SELECT dl_file, dl_row FROM read_parquet({literal(rows)})) dl_listed"
         source += f" {'SEMI' if only else 'ANTI'} JOIN {listed} ON file_index = dl_file AND file_row_number = dl_row"
@@ -120,7 +124,9 @@ def _lists(connection: Any, snapshot: Snapshot, files: pa.Table) -> tuple[str, d
     parts = [f for f in snapshot.schema if f.name in snapshot.partition_columns]
     place, prefix = _places(connection, snapshot.location, files["path"])
     spelt = pc.any(pc.match_substring_regex(files["path"], "^/|[%:]")).as_py()  # in another way than as names below the root
-    items = [full_path("path", place, prefix)] * spelt + [partition_value(f.physical_name) for f in parts]
+    items = [full_path("path", place, prefix)] * spelt + [
+        partitions.in_utc(partition_value(f.physical_name), f.type) for f in parts
+    ]
     texts = _read_lists(connection, files, items) if items else []
     if not spelt:
         paths = pc.binary_join_element_wise(f"{place}/", files["path"], "")

@@ -142,7 +142,7 @@ def parse_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     check_type_changes(schema)
     if configuration.get("delta.columnMapping.mode", "none") == "none":
         schema = Struct(unmapped(schema).fields)  # type: ignore[union-attr]
-    if unknown := [name for name in partitions if schema.get(name) is None]:
+    if unknown := [name for name in partitions if name not in schema.names]:
         raise LogCorruptError(f"the metaData action partitions by {unknown[0]!r}, which is no column of its schema")
     return {
         "metadata_id": row["id"], "metadata_name": row["name"], "description": row["description"], "schema": schema,

@@ -252,9 +252,7 @@ class DeltaTable:
             rows = con.sql(f"SELECT {select} FROM ({source}) AS {quote(s.name)} WHERE {filter or 'true'}").to_arrow_table()
         except duckdb.Error as e:
             raise parquet.translate(e, s.location) from e
-        schema = arrow_schema(s.schema)
-        wanted = schema if columns is None else pa.schema([schema.field(n) for n in rows.column_names])
-        return rows.cast(wanted)
+        return file_values.as_said(rows, s.schema)
 
     def to_pyarrow_dataset(
         self, partitions: Any = None, filesystem: Any = None, parquet_read_options: Any = None, schema: pa.Schema | None = None,

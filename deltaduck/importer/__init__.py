@@ -35,7 +35,7 @@ from deltaduck.importer.segment import Segment, segments
 from deltaduck.listing import size_text
 from deltaduck.operations.create import check_table_name
 from deltaduck.protocol import stats
-from deltaduck.protocol.features import CATALOG_MANAGED, Protocol, check_readable
+from deltaduck.protocol.features import CATALOG_MANAGED, Protocol, check_lists, check_readable
 from deltaduck.protocol.schema import Struct, to_duckdb
 from deltaduck.snapshot import Snapshot
 
@@ -300,12 +300,14 @@ def _differences(scratch: Any, ours: pa.Table) -> list[str]:
 
 def _protocol(row: Mapping[str, Any]) -> Protocol:
     try:
-        return Protocol(
+        found = Protocol(
             int(row["min_reader_version"]), int(row["min_writer_version"]),
             snapshots.parse_features(row["reader_features"]), snapshots.parse_features(row["writer_features"]),
         )  # fmt: skip
+        check_lists(found)
     except (ValueError, TypeError) as e:
         raise LogCorruptError(f"the protocol action of version {row['version']} cannot be read: {e}") from e
+    return found
 
 
 _NOTHING = Snapshot(

@@ -131,6 +131,20 @@ def with_features(current: Protocol, wanted: set[str]) -> Protocol:
     return Protocol(reader_version, 7, tuple(sorted(readers)) if reader_version == 3 else None, tuple(sorted(writers)))
 
 
+def check_lists(protocol: Protocol) -> None:
+    """ValueError when features are listed where the versions have no lists, or none where they must be: nobody reads those."""
+    reader, writer = protocol.min_reader_version, protocol.min_writer_version
+    if reader == 3 and writer < 7:
+        raise ValueError(f"reader version 3 goes with writer version 7, not with writer version {writer}")
+    for name, version, listing, features in (
+        ("readerFeatures", reader, 3, protocol.reader_features), ("writerFeatures", writer, 7, protocol.writer_features),
+    ):  # fmt: skip
+        if version == listing and features is None:
+            raise ValueError(f"version {version} needs a list of {name}, and there is none")
+        if version < listing and features:
+            raise ValueError(f"version {version} has no list of {name}, and there is one")
+
+
 def check_readable(protocol: Protocol, table: str) -> None:
     """UnsupportedFeatureError when the table cannot be read rightly."""
     if protocol.min_reader_version > 3:

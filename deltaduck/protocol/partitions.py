@@ -31,6 +31,19 @@ def serialize(value: str, type_: DataType) -> str:
 
 def deserialize(text: str, type_: DataType) -> str:
     """SQL: the typed value of the log's string `text`; the empty string is NULL."""
+    return typed(in_utc(text, type_), type_)
+
+
+def in_utc(text: str, type_: DataType) -> str:
+    """SQL: the log's string, without an offset that a timestamp may have, which a cast to TIMESTAMP overlooks."""
+    if type_ != "timestamp":
+        return text
+    shifted = f"CAST(make_timestamp(epoch_us(CAST({text} AS TIMESTAMPTZ))) AS VARCHAR)"
+    return f"CASE WHEN regexp_matches({text}, ':\\d\\d(\\.\\d+)?[+-]\\d\\d:?\\d\\d$') THEN {shifted} ELSE {text} END"
+
+
+def typed(text: str, type_: DataType) -> str:
+    """SQL: the typed value of a string that `in_utc` has seen."""
     text = f"nullif({text}, '')"
     match type_:
         case "string":

@@ -283,6 +283,22 @@ def physical(type_: DataType) -> DataType:
     return type_
 
 
+def loosened(schema: Struct) -> Struct:
+    """The schema without NOT NULL, and with whole numbers in place of void: what holds whatever is found in files."""
+    return Struct(tuple(Field(f.name, _loosened(f.type)) for f in schema))
+
+
+def _loosened(type_: DataType) -> DataType:
+    match type_:
+        case Struct():
+            return loosened(type_)
+        case Array(element, _):
+            return Array(_loosened(element))
+        case Map(key, value, _):
+            return Map(_loosened(key), _loosened(value))
+    return "integer" if type_ == "void" else type_
+
+
 def uses(type_: DataType, primitive: str) -> bool:
     """Does the type hold that primitive anywhere?"""
     match type_:

@@ -64,8 +64,9 @@ FROM (
         a."deletionVector"."sizeInBytes" AS dv_size_in_bytes, a."deletionVector".cardinality AS dv_cardinality,
         a."baseRowId" AS base_row_id, a."defaultRowCommitVersion" AS default_row_commit_version,
         a."clusteringProvider" AS clustering_provider,
-        dl_extra(body, ['path', 'partitionValues', 'size', 'modificationTime', 'deletionTimestamp', 'dataChange', 'extendedFileMetadata',
-                        'stats', 'tags', 'deletionVector', 'baseRowId', 'defaultRowCommitVersion', 'clusteringProvider'],
+        dl_extra(body, ['path', 'partitionValues', 'size', 'dataChange', 'stats', 'tags', 'deletionVector', 'baseRowId', 'defaultRowCommitVersion',
+                        CASE kind WHEN 'add' THEN 'modificationTime' ELSE 'deletionTimestamp' END,
+                        CASE kind WHEN 'add' THEN 'clusteringProvider' ELSE 'extendedFileMetadata' END],
                  nested := 'deletionVector', inner_known := ['storageType', 'pathOrInlineDv', 'offset', 'sizeInBytes', 'cardinality']) AS extra,
         dl_file_key(a.path, dl_dv_id(a."deletionVector")) AS file_key
     FROM (SELECT version, action_order, kind, body, from_json(body, '{"path":"VARCHAR","partitionValues":"JSON","size":"BIGINT",

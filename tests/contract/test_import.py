@@ -484,6 +484,31 @@ def test_logs_that_describe_no_table(lake: Lake, tmp_path: Path) -> None:
         ([h.protocol(), {"metaData": {"id": "x", "schemaString": "{", "partitionColumns": []}}], LogCorruptError, "schema"),
         ([h.protocol(), {"metaData": {"id": "x", "partitionColumns": []}}], LogCorruptError, "schemaString"),
         ([h.protocol(), h.metadata(ID, partition_by=["day"])], LogCorruptError, "day"),
+        ([h.protocol(), h.metadata(ID, NAME, partition_by=["Name"])], LogCorruptError, "Name"),
+        (
+            [{"protocol": {"minReaderVersion": 3, "minWriterVersion": 7}}, h.metadata(ID)],
+            LogCorruptError,
+            "version 3.*readerFeatures",
+        ),
+        ([h.protocol(3, 5), h.metadata(ID)], LogCorruptError, "reader version 3.*writer version 5"),
+        (
+            [
+                {"protocol": {"minReaderVersion": 1, "minWriterVersion": 7, "readerFeatures": ["x"], "writerFeatures": ["x"]}},
+                h.metadata(ID),
+            ],
+            LogCorruptError,
+            "version 1.*readerFeatures",
+        ),
+        (
+            [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 7}}, h.metadata(ID)],
+            LogCorruptError,
+            "version 7.*writerFeatures",
+        ),
+        (
+            [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2, "writerFeatures": ["x"]}}, h.metadata(ID)],
+            LogCorruptError,
+            "writerFeatures",
+        ),
         ([{"protocol": {"minReaderVersion": "many"}}, h.metadata(ID)], LogCorruptError, "protocol"),
         (
             [{"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": 5}}, h.metadata(ID)],
@@ -581,10 +606,19 @@ def test_every_action_comes_back(lake: Lake, tmp_path: Path) -> None:
         path, "a%20b.parquet", rows(1, 2), tags={"k": "v"}, clusteringProvider="z", baseRowId=0, defaultRowCommitVersion=0
     )
     first["add"] |= {"unknown": None, "also": {"nested": [1, 2]}, "": 0, "a/b~1": 1, '$."': 2, "stats": '{"numRecords":2}'}
+    first["add"] |= {"deletionTimestamp": 3, "extendedFileMetadata": True}  # what a remove has
     h.commit(path, 0, h.protocol(3, 7, "deletionVectors"), table, first, *UNKNOWN)
     again = {"add": {**first["add"], "deletionVector": vector}}
     gone = h.remove(
-        first["add"]["path"], partitionValues={}, size=9, tags={"k": "v"}, stats="{}", reason="dv", extendedFileMetadata=False
+        first["add"]["path"],
+        partitionValues={},
+        size=9,
+        tags={"k": "v"},
+        stats="{}",
+        reason="dv",
+        extendedFileMetadata=False,
+        modificationTime=1,
+        clusteringProvider="z",
     )
     h.commit(path, 1, gone, again, h.info("DELETE"))
     h.commit(path, 2, h.metadata(ID), h.metadata(ID, NAME), h.info(), h.info("SECOND"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import deltaduck
 from deltaduck import DeltaduckError, Lake, LogCorruptError, UnsupportedFeatureError, VersionNotFoundError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:deltalake")
@@ -29,6 +32,75 @@ def ids(lake: Lake, where: str = "true") -> list[int]:
 def changes(lake: Lake, *versions: int) -> list[tuple[Any, ...]]:
     columns = "id, _change_type, _commit_version"
     return sorted(lake.table("t").changes(*versions).project(columns).fetchall(), key=lambda row: (row[2], row[1], row[0]))
+
+
+# --- what files lack
+
+
+def test_null_where_the_schema_says_not_null(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    rows = ROWS.slice(0, 2).append_column("s", pa.array([{"x": None}, None], pa.struct({"x": pa.int64()})))
+    inside = h.struct_of(h.field("x", "long", nullable=False), h.field("nothing", "void"))
+    fields = ID, h.field("s", inside), h.field("absent", "string", nullable=False), h.field("nothing", "void")
+    h.commit(path, 0, h.protocol(), h.metadata(*fields), h.add(path, "a.parquet", rows))
+    lake.import_table(path)
+    assert lake.table("t").to_arrow().to_pylist() == [
+        {"id": 0, "s": {"x": None, "nothing": None}, "absent": None, "nothing": None},
+        {"id": 1, "s": None, "absent": None, "nothing": None},
+    ]
+    assert lake.table("t").to_arrow(["absent"]).to_pydict() == {"absent": [None, None]}
+    assert lake.table("t").to_polars()["absent"].null_count() == 2
+
+
+# --- timestamps
+
+
+MOMENTS = [dt.datetime(2024, 3, 10, 2, 30, 0, 123456), dt.datetime(2024, 11, 3, 6, 30), dt.datetime(1950, 1, 1),
+           dt.datetime(9999, 12, 31, 23, 59, 59), None]  # fmt: skip
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine that is not in UTC: MOMENTS has times that its clocks leave out, and show twice."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("kinds", [["int96"], ["int96", "zoned"], ["zoneless"], ["zoneless", "int96", "zoned"]])
+def test_timestamps_are_in_utc_whatever_zone_a_session_has(elsewhere: None, lake: Lake, tmp_path: Path, kinds: list[str]) -> None:
+    path = tmp_path / "t"
+    path.mkdir()
+    for kind in kinds:
+        at = pa.array(MOMENTS, pa.timestamp("us", tz="UTC" if kind == "zoned" else None))
+        rows = pa.table(
+            {"t": at, "l": pa.ListArray.from_arrays(list(range(len(at) + 1)), at), "s": pa.StructArray.from_arrays([at], ["x"])}
+        )
+        pq.write_table(rows, path / f"{kind}.parquet", use_deprecated_int96_timestamps=kind == "int96")
+    fields = h.field("t", "timestamp"), h.field("l", {"type": "array", "elementType": "timestamp"})
+    schema = h.metadata(*fields, h.field("s", h.struct_of(h.field("x", "timestamp"))))
+    h.commit(path, 0, h.protocol(), schema, *(h.add(path, f"{kind}.parquet") for kind in kinds))
+    lake.import_table(path, name="t")
+    micros = "SELECT epoch_us(t), epoch_us(l[1]), epoch_us(s.x) FROM {} ORDER BY ALL"
+    expected = pa.array([m for m in MOMENTS for _ in kinds], pa.timestamp("us")).cast(pa.int64()).to_pylist()
+    expected = [(m,) * 3 for m in sorted(expected, key=lambda m: (m is None, m))]
+    assert lake.sql(micros.format("t")).fetchall() == expected
+    assert lake.table("t").to_arrow()["t"].cast(pa.int64()).sort().to_pylist() == [m for m, _, _ in expected]
+    dataset = lake.table("t").to_pyarrow_dataset().to_table(["t"])["t"]
+    assert dataset.cast(pa.int64()).sort().to_pylist() == [m for m, _, _ in expected]
+    assert {row[0] for row in lake.table("t").changes().project("epoch_us(t)").fetchall()} == {m for m, _, _ in expected}
+    con = duckdb.connect()
+    deltaduck.register(con, lake)
+    con.execute("SET TimeZone = 'Asia/Kolkata'")
+    assert con.sql(micros.format("dl_scan('t')")).fetchall() == expected
+    if lake.catalog.database == "duckdb":
+        view = lake.catalog.engine()
+        view.execute("SET TimeZone = 'Asia/Kolkata'")
+        assert view.sql(micros.format("t")).fetchall() == expected
+    lake.write("t", lake.table("t").to_arrow(), mode="append")
+    assert lake.sql(micros.format("t")).fetchall() == sorted(expected * 2, key=lambda row: (row[0] is None, row))
 
 
 # --- deletion vectors
