@@ -108,7 +108,7 @@ def rows_sql(snapshot: Snapshot, table_id: int, alive: str, globs: Sequence[str]
         return scan.empty_sql(snapshot.schema)
     glob = ", ".join(map(literal, globs))
     held = replace(snapshot, schema=file_values.held(snapshot.schema, instants))
-    options = f"hive_partitioning=false, filename='dl_filename', schema={scan.schema_map(held)}"
+    options = f"{scan.options(held.schema)}, filename='dl_filename', schema={scan.schema_map(held)}"
     values = [(i, f) for i, f in enumerate(snapshot.schema) if f.name in snapshot.partition_columns]
     live = ", ".join(
         [f"{scan.full_path('path', snapshot.location)} AS dl_path"]

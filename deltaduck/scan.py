@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from deltaduck import deletions, file_values, storage
 from deltaduck.errors import LogCorruptError
 from deltaduck.protocol import mapping, partitions, row_tracking, widening
-from deltaduck.protocol.schema import Struct, literal, quote, to_duckdb
+from deltaduck.protocol.schema import Struct, literal, quote, to_duckdb, uses
 from deltaduck.snapshot import Snapshot
 
 # DuckDB 1.5 compares in the type that a file has: 1 > 0.6 is false in a file of whole numbers, whose column is a double now.
@@ -167,7 +167,13 @@ def read_parquet(paths: str, snapshot: Snapshot, *, uniform: bool, stored: Mappi
     mapped = len(snapshot.schema.fields) > len(snapshot.partition_columns)  # of no columns DuckDB makes no map
     if not mapped or (uniform and not _shadows(snapshot.schema)):  # the files' own schema is the table's: no cost of mapping
         return f"read_parquet({paths}, hive_partitioning=false)"
-    return f"read_parquet({paths}, hive_partitioning=false, schema={schema_map(snapshot, stored, names)})"
+    return f"read_parquet({paths}, {options(snapshot.schema)}, schema={schema_map(snapshot, stored, names)})"
+
+
+def options(schema: Struct) -> str:
+    """How read_parquet takes files that others wrote. Old writers do not mark text as such, and DuckDB would escape its bytes."""
+    unmarked = uses(schema, "string") and not (uses(schema, "binary") or uses(schema, "variant"))
+    return "hive_partitioning=false" + (", binary_as_string=true" if unmarked else "")
 
 
 def _shadows(schema: Struct) -> bool:

@@ -69,8 +69,9 @@ def find(catalog: Catalog, name: str, version: int | None = None) -> Snapshot | 
     else:
         row = next(iter(catalog.rows("as_of", name_key=name.lower(), version=version)), None)
     if row is None:
-        if version is not None and (head := catalog.head(name)):
-            raise VersionNotFoundError(f"table {name!r} has no version {version}: it has versions 0 to {head[3]}")
+        if version is not None and catalog.head(name):
+            ((_, _, first, last),) = catalog.rows("version_at", name_key=name.lower(), at_ms=0)
+            raise VersionNotFoundError(f"table {name!r} has no version {version}: it has versions {first} to {last}")
         return None
     table_id, table_name, location, at, latest, metadata_version, protocol_version, uniform_since, has_files, commit_ms = row
     d = _definition(catalog, table_id, metadata_version, protocol_version)

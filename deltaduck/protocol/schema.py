@@ -343,8 +343,17 @@ def widens(old: str, new: str) -> bool:
     return (old, new) in (("float", "double"), ("date", "timestamp_ntz")) or (new == "double" and old in _WHOLE[:3])
 
 
+_DIGITS = {"byte": 3, "short": 5, "integer": 10, "long": 19}
+
+
+def _holds(new: str, old: str) -> bool:
+    """Has a type every value of another? Some writers made a byte a decimal(4,1), which the protocol has no widening for."""
+    to, digits = decimal_of(new), _DIGITS.get(old)
+    return widens(old, new) or (to is not None and digits is not None and to[0] - to[1] >= digits)
+
+
 def check_type_changes(type_: DataType) -> None:
-    """UnsupportedFeatureError when a column had a type that no reader may take for its present one."""
+    """UnsupportedFeatureError when a column had a type some value of which its present one does not hold."""
     match type_:
         case Struct(fields):
             for f in fields:
@@ -353,7 +362,7 @@ def check_type_changes(type_: DataType) -> None:
                 if not isinstance(changes, list | tuple) or not all(isinstance(change, Mapping) for change in changes):
                     raise LogCorruptError(f"the type changes of column {f.name!r} cannot be read")
                 for change in changes:
-                    if not widens(str(change.get("fromType")), str(change.get("toType"))):
+                    if not _holds(str(change.get("toType")), str(change.get("fromType"))):
                         raise UnsupportedFeatureError(
                             f"column {f.name!r} changed from {change.get('fromType')} to {change.get('toType')}, which is no "
                             "widening that the protocol knows"

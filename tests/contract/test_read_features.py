@@ -52,6 +52,20 @@ def test_null_where_the_schema_says_not_null(lake: Lake, tmp_path: Path) -> None
     assert lake.table("t").to_polars()["absent"].null_count() == 2
 
 
+def test_text_that_a_file_does_not_mark_as_text(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    words = pa.array(["é".encode(), b"plain", None])
+    rows = pa.table({"w": words, "l": pa.array([["ü".encode()], [], None]), "s": pa.StructArray.from_arrays([words], ["x"])})
+    fields = h.field("w", "string"), h.field("l", {"type": "array", "elementType": "string"})
+    schema = h.metadata(*fields, h.field("s", h.struct_of(h.field("x", "string"))))
+    h.commit(path, 0, h.protocol(), schema, h.add(path, "a.parquet", rows))
+    lake.import_table(path)
+    assert lake.table("t").to_arrow().to_pydict() == {
+        "w": ["é", "plain", None], "l": [["ü"], [], None], "s": [{"x": "é"}, {"x": "plain"}, {"x": None}],
+    }  # fmt: skip
+    assert lake.sql("SELECT count(*) FROM t WHERE w = 'é'").fetchall() == [(1,)]
+
+
 # --- timestamps
 
 
@@ -381,6 +395,7 @@ def test_widened_types(lake: Lake, tmp_path: Path) -> None:
         widened("d", "date", "timestamp_ntz"),
         widened("e", "decimal(5,2)", "decimal(12,4)"),
         widened("f", "byte", "decimal(12,1)"),
+        widened("g", "byte", "decimal(4,1)"),  # not the protocol's, but it holds every value
     ]
     old = pa.table(
         {
@@ -390,6 +405,7 @@ def test_widened_types(lake: Lake, tmp_path: Path) -> None:
             "d": pa.array([dt.date(2024, 2, 29)]),
             "e": pa.array([Decimal("1.25")], pa.decimal128(5, 2)),
             "f": pa.array([4], pa.int32()),
+            "g": pa.array([-128], pa.int32()),
         }
     )
     stats = {
@@ -400,7 +416,7 @@ def test_widened_types(lake: Lake, tmp_path: Path) -> None:
     features = ("typeWidening", "timestampNtz")
     h.commit(path, 0, h.protocol(3, 7, *features), h.metadata(*fields), h.add(path, "a.parquet", old, stats=json.dumps(stats)))
     lake.import_table(path)
-    row = (7, 0.5, 3.0, dt.datetime(2024, 2, 29), Decimal("1.2500"), Decimal("4.0"))
+    row = (7, 0.5, 3.0, dt.datetime(2024, 2, 29), Decimal("1.2500"), Decimal("4.0"), Decimal("-128.0"))
     assert lake.sql("FROM t").fetchall() == [row]
     for condition in (
         "a = 7",
@@ -410,6 +426,7 @@ def test_widened_types(lake: Lake, tmp_path: Path) -> None:
         "e = 1.25",
         "c > 2.5",
         "f >= 4",
+        "g < -127.5",
     ):
         assert lake.sql(f"FROM t WHERE {condition}").fetchall() == [row], condition
 
