@@ -196,7 +196,7 @@ def to_duckdb(type_: DataType) -> str:
 
 
 def from_duckdb(type_: Any, column: str) -> DataType:
-    """The Delta type of a DuckDBPyType; SchemaMismatchError names `column` when Delta has none."""
+    """The Delta type of a DuckDBPyType, void for one of untyped NULLs; SchemaMismatchError names `column` when Delta has none."""
     kind = type_.id
     if kind == "struct":
         return Struct(tuple(Field(n, from_duckdb(t, f"{column}.{n}")) for n, t in type_.children))
@@ -209,7 +209,7 @@ def from_duckdb(type_: Any, column: str) -> DataType:
         parts = dict(type_.children)
         return f"decimal({parts['precision']},{parts['scale']})"
     if str(type_) == '"NULL"' or kind in ("sqlnull", "null"):
-        raise untyped(column)
+        return "void"
     try:
         return _FROM_DUCKDB[kind]
     except KeyError:
@@ -218,9 +218,19 @@ def from_duckdb(type_: Any, column: str) -> DataType:
         ) from None
 
 
-def untyped(column: str) -> SchemaMismatchError:
-    """The error for a new column that says nothing of its type."""
-    return SchemaMismatchError(f"column {column!r} holds only NULLs, so its type is unknown: cast it to the type you mean")
+def check_typed(type_: DataType, column: str = "") -> None:
+    """SchemaMismatchError for a new column of which nothing says its type, or the type of something in it."""
+    match type_:
+        case "void":
+            raise SchemaMismatchError(f"column {column!r} holds only NULLs, so its type is unknown: cast it to the type you mean")
+        case Struct(fields):
+            for f in fields:
+                check_typed(f.type, f"{column}.{f.name}" if column else f.name)
+        case Array(element, _):
+            check_typed(element, f"{column}.element")
+        case Map(key, value, _):
+            check_typed(key, f"{column}.key")
+            check_typed(value, f"{column}.value")
 
 
 def to_arrow(type_: DataType) -> pa.DataType:
