@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from deltaduck import add_actions, file_values, parquet, properties, scan, skip_index, storage, uris
+from deltaduck import add_actions, change_feed, file_values, parquet, properties, scan, storage, uris
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.errors import (
@@ -29,11 +29,11 @@ from deltaduck.frontends import merger
 from deltaduck.frontends.merger import TableMerger
 from deltaduck.listing import size_text, utc
 from deltaduck.maintenance import TableAlterer, TableOptimizer
-from deltaduck.operations import restore, vacuum
 from deltaduck.operations.create import as_schema
-from deltaduck.protocol.schema import arrow_schema, quote, to_duckdb
+from deltaduck.protocol.schema import Struct, arrow_schema, quote, to_duckdb
 from deltaduck.shapes import DeltaTableConfig, History, Metadata, ProtocolVersions, Schema
 from deltaduck.snapshot import Snapshot
+from deltaduck.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
@@ -54,7 +54,7 @@ class Place:
     refresh: Callable[[], object] | None = None
 
 
-class DeltaTable:
+class DeltaTable(Upkeep):
     """A table as it is now, each time it is asked; or, of a version, as it was then.
 
     ``DeltaTable("deltasql://…?table=orders")`` opens the lake as well, shares it with all others that name the same one,
@@ -233,11 +233,6 @@ class DeltaTable:
         """Of each file with deleted rows: filepath, and selection_vector, which says of every row whether it is there."""
         return add_actions.selection_vectors(self._lake.con.cursor(), *self._files())
 
-    def create_checkpoint(self) -> None:
-        """Publish what is owed to the mirror, and a checkpoint of this version."""
-        self._lake.require_writable()
-        self._lake.mirror.checkpoint(self.name, self._version)
-
     # --- its rows
 
     def to_arrow(self, columns: list[str] | None = None, filter: str | None = None) -> pa.Table:
@@ -335,6 +330,36 @@ class DeltaTable:
         except duckdb.Error as e:
             raise parquet.translate(e, self._snapshot().location) from e
 
+    def load_cdf(
+        self, starting_version: int = 0, ending_version: int | None = None, starting_timestamp: str | dt.datetime | None = None,
+        ending_timestamp: str | dt.datetime | None = None, columns: list[str] | None = None, predicate: str | None = None,
+        allow_out_of_range: bool = False,
+    ) -> pa.RecordBatchReader:  # fmt: skip
+        """What ``changes`` tells, as Arrow: some columns of it, and the rows that match a SQL predicate, when asked.
+
+        An end beyond the latest version is that. A start beyond it is a VersionNotFoundError, or no rows with allow_out_of_range.
+        """
+        first, last, latest = starting_version, ending_version, self.version()
+        if starting_timestamp is not None:
+            late = snapshots.to_ms(starting_timestamp) > self._snapshot().commit_ms
+            first = latest + 1 if late else snapshots.version_from(self._lake.catalog, self.name, starting_timestamp)
+        if ending_timestamp is not None:
+            last = snapshots.version_at(self._lake.catalog, self.name, ending_timestamp)
+        last = latest if last is None else min(last, latest)
+        s = self._snapshot()
+        told = Struct((*s.schema, *change_feed.COLUMNS))
+        schema = arrow_schema(told)
+        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        if first > latest and allow_out_of_range:
+            return wanted.empty_table().to_reader()
+        query = self._lake.changes_sql(self.name, first, last)
+        items = file_values.arrow_items(told, wanted.names)
+        try:
+            rows = self._lake.con.cursor().sql(f"SELECT {items} FROM ({query}) AS {quote(s.name)} WHERE {predicate or 'true'}")
+            return rows.to_arrow_reader().cast(wanted)
+        except duckdb.Error as e:
+            raise parquet.translate(e, s.location) from e
+
     # --- other versions, other rows
 
     def as_of(self, version: int | None = None, timestamp: dt.datetime | dt.date | str | int | None = None) -> DeltaTable:
@@ -379,10 +404,10 @@ class DeltaTable:
     ) -> dict[str, Any]:  # fmt: skip
         """Set columns where a predicate holds: to SQL expressions over the old row (updates), or to values (new_values).
 
-        num_updated_rows, num_copied_rows, num_removed_files, …
+        error_on_type_mismatch: False makes a value that does not fit NULL. num_updated_rows, num_copied_rows, …
         """
         with self._change(writer_properties, commit_properties, post_commithook_properties) as tx:
-            return merger.update(tx, self.name, updates, new_values, predicate)
+            return merger.update(tx, self.name, updates, new_values, predicate, exact=error_on_type_mismatch)
 
     def merge(
         self, source: Any, predicate: str, source_alias: str | None = None, target_alias: str | None = None,
@@ -431,37 +456,6 @@ class DeltaTable:
     def optimize(self) -> TableOptimizer:
         """Put small files together, or sort rows: ``optimize.compact()``, ``optimize.z_order([...])``."""
         return TableOptimizer(self)
-
-    def vacuum(
-        self, retention_hours: float | None = None, dry_run: bool = True, enforce_retention_duration: bool = True, *,
-        commit_properties: Any = None, post_commithook_properties: Any = None, full: bool = False,
-        keep_versions: list[int] | None = None,
-    ) -> list[str]:  # fmt: skip
-        """Delete, or only list, data files that no version within the retention needs: their paths in the table.
-
-        retention_hours: unless told, ``delta.deletedFileRetentionDuration``, a week by default. full: look into the directory
-        too, for what crashed writers left. keep_versions: versions that stay whole whatever their age. commit_properties,
-        post_commithook_properties: accepted for the signature; nothing is committed.
-        """
-        return vacuum.vacuum(
-            self._lake, self.name, retention_hours, dry_run=dry_run,
-            enforce_retention_duration=enforce_retention_duration, full=full, keep_versions=keep_versions,
-        )  # fmt: skip
-
-    def restore(
-        self, target: int | dt.datetime | dt.date | str, *, ignore_missing_files: bool = False,
-        protocol_downgrade_allowed: bool = False, commit_properties: Any = None, post_commithook_properties: Any = None,
-    ) -> dict[str, int]:  # fmt: skip
-        """Make the table what it was at a version or time, in a new commit. StorageError lists files that are deleted."""
-        with self._change(None, commit_properties, post_commithook_properties) as tx:
-            return restore.restore(
-                tx, self.name, target,
-                ignore_missing_files=ignore_missing_files, protocol_downgrade_allowed=protocol_downgrade_allowed,
-            )  # fmt: skip
-
-    def rebuild_index(self) -> int:
-        """Derive the skip index anew from the log's statistics; how many files it has. It holds nothing that the log has not."""
-        return skip_index.rebuild(self._lake.catalog, self._lake.con, self._snapshot())
 
     # --- for people
 

@@ -33,6 +33,10 @@ class Field:
         """The name in data files and statistics (column mapping)."""
         return str(self.metadata.get("delta.columnMapping.physicalName", self.name))
 
+    def to_json(self) -> str:
+        """The field as a ``schemaString`` has it."""
+        return json.dumps(_member(self), ensure_ascii=False, separators=(",", ":"))
+
 
 @dataclass(frozen=True)
 class Struct:
@@ -145,16 +149,14 @@ def to_json(type_: DataType) -> str:
     return json.dumps(_jsonable(type_), ensure_ascii=False, separators=(",", ":"))
 
 
+def _member(f: Field) -> dict[str, Any]:
+    return {"name": f.name, "type": _jsonable(f.type), "nullable": f.nullable, "metadata": dict(f.metadata)}
+
+
 def _jsonable(type_: DataType) -> Any:
     match type_:
         case Struct(fields):
-            return {
-                "type": "struct",
-                "fields": [
-                    {"name": f.name, "type": _jsonable(f.type), "nullable": f.nullable, "metadata": dict(f.metadata)}
-                    for f in fields
-                ],
-            }
+            return {"type": "struct", "fields": [_member(f) for f in fields]}
         case Array(element, contains_null):
             return {"type": "array", "elementType": _jsonable(element), "containsNull": contains_null}
         case Map(key, value, contains_null):
@@ -243,6 +245,8 @@ def to_arrow(type_: DataType) -> pa.DataType:
             return pa.map_(to_arrow(key), pa.field("value", to_arrow(value), nullable=contains_null))
     if decimal := decimal_of(type_):
         return pa.decimal128(*decimal)
+    if type_ not in _ARROW:
+        raise SchemaMismatchError(f"{type_!r} is no type of Delta's: it is decimal(p,s) or one of {', '.join(_ARROW)}")
     return _ARROW[type_]
 
 
