@@ -20,6 +20,7 @@ from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.errors import (
     DeltaduckError,
+    QueryError,
     TableExistsError,
     TableNotFoundError,
     UnsupportedFeatureError,
@@ -30,7 +31,7 @@ from deltaduck.frontends.merger import TableMerger
 from deltaduck.listing import size_text, utc
 from deltaduck.maintenance import TableAlterer, TableOptimizer
 from deltaduck.operations.create import as_schema
-from deltaduck.protocol.schema import Struct, arrow_schema, quote, to_duckdb
+from deltaduck.protocol.schema import Struct, arrow_schema, loosened, quote, to_duckdb
 from deltaduck.shapes import DeltaTableConfig, History, Metadata, ProtocolVersions, Schema
 from deltaduck.snapshot import Snapshot
 from deltaduck.upkeep import Upkeep
@@ -347,7 +348,9 @@ class DeltaTable(Upkeep):
             last = snapshots.version_at(self._lake.catalog, self.name, ending_timestamp)
         last = latest if last is None else min(last, latest)
         s = self._snapshot()
-        told = Struct((*s.schema, *change_feed.COLUMNS))
+        told = loosened(Struct((*s.schema, *change_feed.COLUMNS)))  # a row may be older than NOT NULL
+        if unknown := [name for name in columns or () if name not in told.names]:
+            raise QueryError(f"the changes of table {s.name!r} have no column {unknown[0]!r}: {', '.join(told.names)}")
         schema = arrow_schema(told)
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         if first > latest and allow_out_of_range:

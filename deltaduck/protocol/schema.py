@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Union
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deltaduck.errors import LogCorruptError, SchemaMismatchError, UnsupportedFeatureError
 
@@ -257,6 +258,57 @@ def _arrow_field(f: Field) -> pa.Field:
 def arrow_schema(schema: Struct) -> pa.Schema:
     """The Arrow schema that ``to_arrow`` answers with."""
     return pa.schema([_arrow_field(f) for f in schema])
+
+
+def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows of other names and types under a schema. Where a struct is NULL, so is a member that must have a value: that fits.
+
+    ValueError for a NULL elsewhere, where the schema has none."""
+    loose = pa.schema([f.with_type(_optional(f.type)) for f in schema])
+    rows = rows.cast(loose)
+    if loose == schema:
+        return rows
+    pairs = zip(rows.columns, schema, strict=True)
+    return pa.Table.from_arrays([pa.chunked_array([_fitted(c, f) for c in a.chunks], f.type) for a, f in pairs], schema=schema)
+
+
+def _fitted(a: pa.Array, f: pa.Field) -> pa.Array:
+    """The array as a field has it: members that must have a value do not say any more that they have none."""
+    kind, validity = f.type, a.buffers()[0] if f.nullable else None
+    if pa.types.is_struct(kind):
+        for i, member in enumerate(kind):
+            if not member.nullable and pc.any(pc.and_(a.field(i).is_null(), a.is_valid())).as_py():
+                raise ValueError(f"{member.name} is NULL")
+        members = [_fitted(a.field(i), member) for i, member in enumerate(kind)]
+        return pa.StructArray.from_arrays(members, fields=list(kind), mask=a.is_null() if f.nullable else None)
+    if pa.types.is_map(kind) or pa.types.is_list(kind):
+        if pa.types.is_map(kind):
+            entries = pa.StructArray.from_arrays([a.keys, _full(a.items, kind.item_field)], names=["key", "value"])
+            inner = _fitted(entries, pa.field("entries", pa.struct([kind.key_field, kind.item_field]), nullable=False))
+        else:
+            inner = _fitted(_full(a.values, kind.value_field), kind.value_field)
+        return pa.Array.from_buffers(kind, len(a), [validity, a.buffers()[1]], offset=a.offset, children=[inner])
+    if f.nullable or not a.null_count:
+        return a
+    return pa.Array.from_buffers(kind, len(a), [None, *a.buffers()[1:]], offset=a.offset)
+
+
+def _full(a: pa.Array, f: pa.Field) -> pa.Array:
+    """What a list or a map holds. ValueError for a NULL where there is to be none."""
+    if a.null_count and not f.nullable:
+        raise ValueError(f"{f.name} is NULL")
+    return a
+
+
+def _optional(type_: pa.DataType) -> pa.DataType:
+    """The type, whose members may all be NULL."""
+    if pa.types.is_struct(type_):
+        return pa.struct([pa.field(f.name, _optional(f.type)) for f in type_])
+    if pa.types.is_map(type_):
+        return pa.map_(_optional(type_.key_type), type_.item_field.with_type(_optional(type_.item_type)).with_nullable(True))
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(_optional(type_.value_type)).with_nullable(True))
+    return type_
 
 
 def with_nullability(schema: Struct, arrow: pa.Schema) -> Struct:
