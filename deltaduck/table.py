@@ -31,7 +31,7 @@ from deltaduck.frontends.merger import TableMerger
 from deltaduck.listing import size_text, utc
 from deltaduck.maintenance import TableAlterer, TableOptimizer
 from deltaduck.operations.create import as_schema
-from deltaduck.protocol.schema import Struct, arrow_schema, loosened, quote, to_duckdb
+from deltaduck.protocol.schema import Struct, arrow_schema, loosened, quote, to_duckdb, with_optional_members
 from deltaduck.shapes import DeltaTableConfig, History, Metadata, ProtocolVersions, Schema
 from deltaduck.snapshot import Snapshot
 from deltaduck.upkeep import Upkeep
@@ -259,7 +259,7 @@ class DeltaTable(Upkeep):
         partitions, file_pruning_predicate: as in ``file_uris``. filesystem: one rooted at the table, in place of the local.
         """
         s, files = self._files(file_pruning_predicate, partitions)
-        schema = Schema(s.schema).to_arrow(as_large_types) if schema is None else schema
+        schema = with_optional_members(Schema(s.schema).to_arrow(as_large_types)) if schema is None else schema
         return add_actions.dataset(self._lake.con.cursor(), s, files, schema, filesystem, parquet_read_options)
 
     def to_pyarrow_table(
@@ -465,7 +465,7 @@ class DeltaTable(Upkeep):
     def __repr__(self) -> str:
         d = self.detail()
         rows = "? rows" if d["num_rows"] is None else f"{d['num_rows']:,} rows"
-        size = f"{d['num_files']:,} files, {size_text(d['size_in_bytes'])}"
+        size = f"{d['num_files']:,} file{'s' if d['num_files'] != 1 else ''}, {size_text(d['size_in_bytes'])}"
         return f"<DeltaTable {self.name!r} version {d['version']}: {rows}, {size}>"
 
     def _repr_html_(self) -> str:
@@ -483,7 +483,9 @@ class DeltaTable(Upkeep):
     def _files(self, *filters: Any) -> tuple[Snapshot, pa.Table]:
         """The files that may hold a row that all filters let through."""
         s = self._snapshot()
-        return s, self._lake.visible(s, self._condition(s, _both(s, *filters)))
+        filter = _both(s, *filters)
+        predicates.require_columns(filter, s.name, s.schema.names)  # nothing else looks: no query runs
+        return s, self._lake.visible(s, self._condition(s, filter))
 
     def _condition(self, s: Snapshot, filter: str | None) -> predicates.Condition:
         return self._lake.compile(s, None if filter is None else predicates.parse(filter), [self.name])

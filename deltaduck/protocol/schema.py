@@ -264,12 +264,17 @@ def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Rows of other names and types under a schema. Where a struct is NULL, so is a member that must have a value: that fits.
 
     ValueError for a NULL elsewhere, where the schema has none."""
-    loose = pa.schema([f.with_type(_optional(f.type)) for f in schema])
+    loose = with_optional_members(schema)
     rows = rows.cast(loose)
     if loose == schema:
         return rows
     pairs = zip(rows.columns, schema, strict=True)
     return pa.Table.from_arrays([pa.chunked_array([_fitted(c, f) for c in a.chunks], f.type) for a, f in pairs], schema=schema)
+
+
+def with_optional_members(schema: pa.Schema) -> pa.Schema:
+    """The schema, whose columns' members may all be NULL: what pyarrow casts rows to where a struct is NULL."""
+    return pa.schema([f.with_type(_optional(f.type)) for f in schema])
 
 
 def _fitted(a: pa.Array, f: pa.Field) -> pa.Array:

@@ -388,9 +388,20 @@ def test_a_lazy_frame(table: DeltaTable) -> None:
 
 
 def test_wrong_filters(table: DeltaTable) -> None:
-    for wrong in ([("nope", "=", 1)], [("n", "~", 1)], [("n", "=", 1), [("n", "=", 2)]], [[]], ["n"]):
+    for wrong in (
+        "nope = 1",
+        "n > 1 OR days.nope = 2",
+        [("nope", "=", 1)],
+        [("n", "~", 1)],
+        [("n", "=", 1), [("n", "=", 2)]],
+        [[]],
+        ["n"],
+    ):
         with pytest.raises(QueryError):
             table.file_uris(file_pruning_predicate=wrong)
+    with pytest.raises(QueryError, match="table 'days' has no column 'dya'; it has day, n"):
+        table.files("dya = 'mon'")
+    assert table.files("days.n = 1 AND len(list_filter([n], lambda x: x > 0)) = 1 AND n = (SELECT 1)").num_rows == 1
     assert len(table.file_uris(file_pruning_predicate=[])) == 4
     assert table.file_uris(file_pruning_predicate=[("n", "in", [])]) == []
     assert table.partitions(file_pruning_predicate=[("day", "in", ["", "mon"])]) == [{"day": "mon"}, {"day": None}]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -160,6 +161,8 @@ def test_a_member_that_must_have_a_value_has_none_in_a_struct_that_is_null(lake:
     assert found.schema.field("s").type.field("a").nullable is False
     assert found.to_pylist() == rows[:2]
     pq.write_table(found, tmp_path / "rows.parquet")  # which looks whether it is true
+    assert lake.table("t").to_pyarrow_dataset().to_table().to_pylist() == rows[:2]
+    assert lake.table("t").scan().filter(pl.col("id") == 2).collect()["s"].to_list() == [None]
     assert lake.table("t").to_polars()["s"].to_list() == [{"a": 1, "b": "x"}, None]
     assert lake.table("t").load_cdf(0, columns=["s", "l"]).read_all().num_rows == 4
     with pytest.raises(ConstraintViolationError, match=r"column 's\.a' is NOT NULL"):
