@@ -82,8 +82,12 @@ def open_frame(connection: Any, frame: Any) -> Source:
 
     SchemaMismatchError when it is no frame.
     """
-    data, arrow = _as_arrow(frame)
+    try:
+        data, arrow = _as_arrow(frame)
+    except (pa.ArrowException, TypeError, ValueError) as e:
+        raise SchemaMismatchError(f"a {type(frame).__name__} cannot be read as rows: {e}") from e
     schema = getattr(data, "schema", None)
+    _check_columns(schema)
     known = _sources.get(schema.remove_metadata()) if isinstance(schema, pa.Schema) else None
     if known is not None:
         return Source(connection, None, *known, arrow, data)
@@ -102,6 +106,15 @@ def open_frame(connection: Any, frame: Any) -> Source:
         ]
         _sources[schema.remove_metadata()] = (source.columns, source.types)
     return source
+
+
+def _check_columns(schema: Any) -> None:
+    """SchemaMismatchError for columns whose names DuckDB would change."""
+    names = schema.names if isinstance(schema, pa.Schema) else []
+    if "" in names:
+        raise SchemaMismatchError("a column has an empty name: give it one")
+    if twice := sorted({n for n in names if names.count(n) > 1}) if len({*names}) < len(names) else []:
+        raise SchemaMismatchError(f"columns {', '.join(map(repr, twice))} stand more than once in the rows: rename them")
 
 
 def _unreadable(connection: Any, schema: Any) -> str:
@@ -167,6 +180,8 @@ def _as_arrow(frame: Any) -> tuple[Any, pa.Schema | None]:
     if kind == "polars.LazyFrame":
         return _polars_batches(frame), None
     if kind == "polars.DataFrame":
+        if objects := [name for name, dtype in frame.schema.items() if str(dtype) == "Object"]:
+            raise SchemaMismatchError(f"column {objects[0]!r} holds Python objects, which have no type in Delta: cast it")
         return frame.to_arrow(), None
     if kind == "pandas.DataFrame":
         return _from_pandas(frame), None
@@ -184,7 +199,7 @@ def _as_arrow(frame: Any) -> tuple[Any, pa.Schema | None]:
     if isinstance(frame, dict) and frame:
         return pa.table(frame), None
     if isinstance(frame, list) and frame and all(isinstance(row, dict) for row in frame):
-        return pa.Table.from_pylist(frame), None
+        return pa.table({name: [row.get(name) for row in frame] for name in dict.fromkeys(n for row in frame for n in row)}), None
     raise SchemaMismatchError(
         f"cannot write a {type(frame).__name__}: give a pyarrow, Polars or pandas frame, a DuckDB relation, "
         "a SQL string, a list of dicts, or one of Arrow record batches"

@@ -87,6 +87,7 @@ _FROM_DUCKDB = {
     "varchar": "string", "json": "string", "uuid": "string", "enum": "string", "blob": "binary", "date": "date",
     "timestamp": "timestamp_ntz", "timestamp_s": "timestamp_ntz", "timestamp_ms": "timestamp_ntz",
     "timestamp_ns": "timestamp_ntz", "timestamp with time zone": "timestamp", "timestamptz": "timestamp",
+    "timestamptz_ns": "timestamp",
 }  # fmt: skip
 
 _ARROW: dict[str, pa.DataType] = {

@@ -487,13 +487,33 @@ def test_sql_that_gives_no_rows(lake: Lake, query: str) -> None:
         (pa.table({"t": pa.array([0], pa.time32("s"))}), "column 't' is of type TIME"),
         (pa.table({}), "at least one column"),
         (pd.DataFrame(), "at least one column"),
+        (pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object)}), "column 'o' holds Python objects"),
+        (pd.DataFrame({"a": [1, "x"]}), "a DataFrame cannot be read as rows: .*'x'"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "a DataFrame cannot be read as rows: .*'a'"),
+        (pl.Series("a", [1, 2]), "a Series cannot be read as rows"),
+        ({"a": [1], "b": [1, 2]}, "a dict cannot be read as rows"),
+        (pa.Table.from_arrays([pa.array([1])] * 2, names=["a", "a"]), "columns 'a' stand more than once"),
+        (pa.table({"": [1]}), "a column has an empty name"),
     ],
-    ids=["half", "decimal256", "time", "no columns", "no columns of pandas"],
+    ids=str,
 )
 def test_frames_that_delta_cannot_hold(lake: Lake, frame: Any, says: str) -> None:
     with pytest.raises(SchemaMismatchError, match=says):
         lake.write("t", frame)
     assert lake.tables() == []
+
+
+def test_dicts_need_not_have_the_same_keys(lake: Lake) -> None:
+    lake.write("t", [{"a": 1}, {"b": "x", "a": None}, {}])
+    assert lake.table("t").to_arrow().to_pydict() == {"a": [1, None, None], "b": [None, "x", None]}
+
+
+def test_nanoseconds_with_a_zone(lake: Lake) -> None:
+    """What pandas has by itself."""
+    times = pa.array([1_704_067_200_123_456_000, None], pa.timestamp("ns", "Europe/Berlin"))
+    lake.write("t", pa.table({"t": times, "l": [[times[0]], None]}, pa.schema({"t": times.type, "l": pa.list_(times.type)})))
+    assert lake.table("t").to_arrow()["t"].to_pylist() == times.cast(pa.timestamp("us", "UTC")).to_pylist()
+    assert lake.table("t").to_arrow().schema.field("l").type.value_type == pa.timestamp("us", "UTC")
 
 
 def test_a_pandas_index_that_has_a_name_is_a_column(lake: Lake) -> None:
