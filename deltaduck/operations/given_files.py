@@ -6,17 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltaduck import add_actions, parquet, rules, scan, skip_index, storage
 from deltaduck.changes import Change
 from deltaduck.errors import ConstraintViolationError, QueryError, SchemaMismatchError, StorageError, UnsupportedFeatureError
-from deltaduck.operations import change_data
+from deltaduck.operations import change_data, footers
 from deltaduck.operations.alter import begin
 from deltaduck.operations.create import as_schema, checked_partitions
 from deltaduck.predicate import Condition
-from deltaduck.protocol.schema import to_duckdb
+from deltaduck.protocol.schema import DataType, from_duckdb, literal, physical, to_duckdb, widens
 
 if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
@@ -116,6 +117,7 @@ def _add(tx: Transaction, change: Change, actions: Sequence[Any]) -> None:
         raise StorageError(
             f"table {change.name!r}: there is no file {missing[0]} at {change.after.location}; nothing was committed"
         )
+    _check_files(tx.lake.con.cursor(), change, paths)
     values = [_partition_values(change, a) for a in actions]
     said = [_stats(change, a) for a in actions]
     adds = pa.table(
@@ -137,6 +139,35 @@ def _add(tx: Transaction, change: Change, actions: Sequence[Any]) -> None:
             rules.check_existing(con, rows, rule, change.after.schema.names, holds=True)
         except ConstraintViolationError as e:
             raise ConstraintViolationError(f"table {change.name!r}: files that are added: {e}") from None
+
+
+def _check_files(con: Any, change: Change, paths: Sequence[str]) -> None:
+    """SchemaMismatchError for a file that does not hold columns of the table: nobody could read the table with it."""
+    after = change.after
+    place = storage.readable(con, after.location, plain=False)
+    names = [
+        path if path.startswith("/") else f"{place}/{path}" for _, path in (storage.locate(after.location, p) for p in paths)
+    ]
+    wanted = {f.physical_name: f for f in after.schema.without(after.partition_columns)}
+    try:
+        for name in footers.layouts(con, names):
+            relation = con.sql(f"FROM read_parquet({literal(name)}, hive_partitioning = false)")
+            held = {n: from_duckdb(t, n) for n, t in zip(relation.columns, relation.types, strict=True) if n in wanted}
+            if other := [n for n, kind in held.items() if not _fits(kind, wanted[n].type)]:
+                f = wanted[other[0]]
+                what = f"column {f.name!r} is {to_duckdb(f.type)} in the table and {to_duckdb(held[other[0]])}"
+                raise SchemaMismatchError(f"table {after.name!r}: {what} in {name}")
+            if not held:
+                columns = ", ".join(wanted)
+                raise SchemaMismatchError(f"table {after.name!r}: {name} has none of the columns that its files have: {columns}")
+    except duckdb.Error as e:
+        raise parquet.translate(e, after.location) from e
+
+
+def _fits(held: DataType, wanted: DataType) -> bool:
+    if isinstance(held, str) and isinstance(wanted, str):
+        return held == wanted or widens(held, wanted) or {held, wanted} == {"timestamp", "timestamp_ntz"}
+    return to_duckdb(physical(wanted)) == to_duckdb(held)
 
 
 def _indexed(tx: Transaction, change: Change, adds: pa.Table) -> pa.Table:

@@ -237,6 +237,12 @@ def test_create_over_a_table(uri: Uri, people: pa.Table) -> None:
     assert rows(DeltaTable(uri("t"), version=0)) == people.to_pylist()
 
 
+def test_a_mode_that_is_none(uri: Uri) -> None:
+    with pytest.raises(SchemaMismatchError, match="mode 'replace' is unknown; it is one of append, overwrite, error, ignore"):
+        DeltaTable.create(uri("t"), SCHEMA, mode="replace")
+    assert not DeltaTable.is_deltatable(uri("t"))
+
+
 def test_other_properties_are_asked_for(uri: Uri) -> None:
     with pytest.raises(deltaduck.DeltaduckError, match="owner are no delta"):
         DeltaTable.create(uri("t"), SCHEMA, configuration={"owner": "x"})

@@ -272,6 +272,30 @@ def test_files_that_do_not_fit_are_refused(days_table: DeltaTable) -> None:
     assert (place(days_table) / fine.path).exists()
 
 
+def test_files_that_nobody_could_read_are_refused(days_table: DeltaTable, uri: Uri) -> None:
+    (place(days_table) / "junk.parquet").write_bytes(b"junk")
+    junk = AddAction("junk.parquet", 4, {"day": "x"}, 0, True, "{}")
+    text = written(days_table, "day=x/text.parquet", {"n": ["nine"]}, {"day": "x"})
+    others = written(days_table, "day=x/others.parquet", {"m": [9]}, {"day": "x"})
+    narrow = written(days_table, "day=x/narrow.parquet", {"n": pa.array([9], pa.int32()), "m": [9]}, {"day": "x"})
+    for action, error, says in (
+        (junk, deltaduck.LogCorruptError, "junk"),
+        (text, SchemaMismatchError, "'n' is BIGINT in the table and VARCHAR"),
+        (others, SchemaMismatchError, "none of the columns that its files have: n"),
+    ):
+        with pytest.raises(error, match=says):
+            days_table.create_write_transaction([narrow, action], "append", days_table.schema())
+    days_table.create_write_transaction([narrow], "append", days_table.schema())
+    assert numbers(days_table) == [1, 2, 3, 4, 5, 6, 9]
+    write_deltalake(uri("mapped"), pa.table({"n": [1]}), configuration={"delta.columnMapping.mode": "name"})
+    mapped = DeltaTable(uri("mapped"))
+    with pytest.raises(SchemaMismatchError, match="none of the columns that its files have: col-"):
+        mapped.create_write_transaction([written(mapped, "theirs.parquet", {"n": [2]}, {})], "append", mapped.schema())
+    name = mapped.schema().fields[0].physical_name
+    mapped.create_write_transaction([written(mapped, "theirs.parquet", {name: [2]}, {})], "append", mapped.schema())
+    assert numbers(mapped) == [1, 2]
+
+
 def test_files_of_others_keep_the_rules(uri: Uri) -> None:
     write_deltalake(uri("t"), pa.table({"n": [1]}))
     table = DeltaTable(uri("t"))
