@@ -20,16 +20,19 @@ from deltaduck.errors import (
 )
 from deltaduck.frontends.deltalake import convert_to_deltalake, write_deltalake
 from deltaduck.frontends.functions import register
+from deltaduck.frontends.query_builder import QueryBuilder
 from deltaduck.lake import Lake, connect
 from deltaduck.lakes import begin
 from deltaduck.migrate import migrate
 from deltaduck.properties import AppTransaction, CommitProperties, PostCommitHookProperties, WriterProperties
-from deltaduck.shapes import Schema
+from deltaduck.protocol.schema import Field
+from deltaduck.shapes import AddAction, RemoveAction, Schema
 from deltaduck.table import DeltaTable
 from deltaduck.transaction import Transaction
 from deltaduck.uris import uri
 
 __all__ = [
+    "AddAction",
     "AppTransaction",
     "CatalogError",
     "CommitConflictError",
@@ -37,12 +40,15 @@ __all__ = [
     "ConstraintViolationError",
     "DeltaTable",
     "DeltaduckError",
+    "Field",
     "Lake",
     "LogCorruptError",
     "MirrorError",
     "MissingDependencyError",
     "PostCommitHookProperties",
+    "QueryBuilder",
     "QueryError",
+    "RemoveAction",
     "Schema",
     "SchemaMismatchError",
     "StorageError",

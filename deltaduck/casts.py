@@ -16,9 +16,9 @@ _INTEGERS = {"byte": 3, "short": 5, "integer": 10, "long": 19}  # decimal digits
 def projection(given: Mapping[str, DataType | None], target: Struct, *, lenient: bool = False) -> list[tuple[str, str]]:
     """(column, SQL) of every target column, over a source whose columns are matched by name, case-insensitively.
 
-    A source type of None is an untyped NULL. Columns that the source lacks are left out: they are generated, or have their
-    default, or NULL. SchemaMismatchError names every column that does not fit. lenient: let DuckDB cast what it can, as
-    INSERT does.
+    A source type of void is an untyped NULL, None is one that Delta lacks. Columns that the source lacks are left out: they are
+    generated, or have their default, or NULL. SchemaMismatchError names every column that does not fit. lenient: let DuckDB
+    cast what it can, as INSERT does.
     """
     by_key = {name.lower(): (name, type_) for name, type_ in given.items()}
     problems = [f"column {n!r} is not in the table" for n in given if target.get(n) is None]
@@ -46,6 +46,8 @@ def misfit(given: DataType, wanted: DataType, column: str) -> str | None:
     wide enough and into floats; nothing is rounded, parsed or cut silently.
     """
     match given, wanted:
+        case "void", _:
+            return None
         case Struct(), Struct():
             for child in given:
                 target = wanted.get(child.name)
@@ -83,6 +85,8 @@ def convert(value: str, given: DataType | None, wanted: DataType) -> str:
     """SQL: `value` of type `given` as type `wanted`; struct fields are matched by name, where there is one in both."""
     if given == wanted:
         return value
+    if given == "void":
+        return f"CAST(NULL AS {to_duckdb(wanted)})"
     match given, wanted:
         case Struct(), Struct() if not _same_layout(given, wanted) and any(wanted.get(f.name) is not None for f in given):
             members = []

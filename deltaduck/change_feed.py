@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from deltaduck import deletions, scan
 from deltaduck.catalog import Catalog
 from deltaduck.errors import VersionNotFoundError
-from deltaduck.protocol.schema import literal
+from deltaduck.protocol.schema import Field, literal, to_duckdb
 from deltaduck.snapshot import Snapshot
 
-COLUMNS = ("_change_type", "_commit_version", "_commit_timestamp")
+COLUMNS = (Field("_change_type", "string"), Field("_commit_version", "long"), Field("_commit_timestamp", "timestamp"))
 
 
 def changes_sql(connection: Any, catalog: Catalog, snapshot: Snapshot, first: int | None) -> str:
@@ -80,6 +80,6 @@ def _part(connection: Any, snapshot: Snapshot, files: pa.Table, kind: str | None
         f"make_timestamptz(1000 * {scan.of_file(files['commit_ms'].to_pylist())}) AS _commit_timestamp",
     ]
     if not files.num_rows:
-        return scan.empty_sql(snapshot.schema, types=dict(zip(COLUMNS, ("VARCHAR", "BIGINT", "TIMESTAMPTZ"), strict=True)))
+        return scan.empty_sql(snapshot.schema, types={f.name: to_duckdb(f.type) for f in COLUMNS})
     stored = {} if kind else {"_change_type": "VARCHAR"}
     return scan.scan_sql(connection, snapshot, files, ", ".join(columns), only=only, stored=stored)

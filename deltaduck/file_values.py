@@ -23,6 +23,7 @@ from deltaduck.protocol.schema import (
     Map,
     Struct,
     arrow_schema,
+    conformed,
     literal,
     loosened,
     quote,
@@ -203,7 +204,7 @@ def arrow_items(schema: Struct, columns: Sequence[str]) -> str:
 def as_said(rows: pa.Table, schema: Struct) -> pa.Table:
     """Columns of `schema` with the types that it says."""
     try:
-        return rows.cast(pa.schema([arrow_schema(schema).field(name) for name in rows.column_names]))
+        return conformed(rows, pa.schema([arrow_schema(schema).field(name) for name in rows.column_names]))
     except (ValueError, pa.ArrowNotImplementedError):  # a NULL where NOT NULL is said; DuckDB 1.5 has no void
         return rows.cast(pa.schema([arrow_schema(loosened(schema)).field(name) for name in rows.column_names]))
 

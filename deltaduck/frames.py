@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
 from deltaduck.errors import QueryError, SchemaMismatchError
-from deltaduck.protocol.schema import DataType, Field, Struct, check_names, from_duckdb, quote, untyped, with_nullability
+from deltaduck.protocol.schema import (
+    Array,
+    DataType,
+    Field,
+    Map,
+    Struct,
+    check_names,
+    check_typed,
+    from_duckdb,
+    quote,
+    with_nullability,
+)
 
 _sources: dict[pa.Schema, tuple[list[str], list[Any]]] = {}  # what DuckDB makes of an Arrow schema
 _names = (f"dl_frame_{n}" for n in itertools.count())
@@ -24,7 +36,7 @@ class Source:
     connection: Any
     item: str | None
     columns: list[str]
-    types: list[Any]  # DuckDBPyType; None for untyped NULLs, which DuckDB 1.5 would call INTEGER
+    types: list[Any]  # DuckDBPyType; Delta's own where there are untyped NULLs, which DuckDB 1.5 would call INTEGER
     arrow: pa.Schema | None = None  # NOT NULL marks, when the frame has any
     frame: Any = None
 
@@ -38,26 +50,24 @@ class Source:
 
     def schema(self) -> Struct:
         """The Delta schema that a table made of these rows gets."""
-        given = self.given()
-        if unknown := [n for n, t in given.items() if t is None]:
-            raise untyped(unknown[0])
-        schema = Struct(tuple(Field(n, t) for n, t in given.items() if t is not None))
+        schema = self.offered()
+        check_typed(schema)
         check_names(schema)
         return with_nullability(schema, self.arrow) if self.arrow is not None else schema
 
     def given(self, *, lenient: bool = False) -> dict[str, DataType | None]:
-        """The Delta type of every column; None for a column of untyped NULLs. lenient: for every type that Delta lacks, too:
+        """The Delta type of every column; void where there are only untyped NULLs. lenient: None for a type that Delta lacks:
         DuckDB may know what it becomes in a column."""
         return {n: _delta_type(t, n, lenient) for n, t in zip(self.columns, self.types, strict=True)}
 
-    def typed_schema(self) -> Struct:
-        """The columns whose type is known, all nullable: what may be added to a table."""
+    def offered(self) -> Struct:
+        """The columns, all nullable: what may be added to a table."""
         return Struct(tuple(Field(n, t) for n, t in self.given().items() if t is not None))
 
 
 def _delta_type(kind: Any, column: str, lenient: bool) -> DataType | None:
-    if kind is None or str(kind) in ('"NULL"', "NULL"):
-        return None
+    if isinstance(kind, str | Struct | Array | Map):
+        return kind
     try:
         return from_duckdb(kind, column)
     except SchemaMismatchError:
@@ -72,21 +82,65 @@ def open_frame(connection: Any, frame: Any) -> Source:
 
     SchemaMismatchError when it is no frame.
     """
-    data, arrow = _as_arrow(frame)
+    try:
+        data, arrow = _as_arrow(frame)
+    except (pa.ArrowException, TypeError, ValueError) as e:
+        raise SchemaMismatchError(f"a {type(frame).__name__} cannot be read as rows: {e}") from e
     schema = getattr(data, "schema", None)
+    _check_columns(schema)
     known = _sources.get(schema.remove_metadata()) if isinstance(schema, pa.Schema) else None
     if known is not None:
         return Source(connection, None, *known, arrow, data)
     name = next(_names)
-    connection.register(name, data)
-    source = from_query(connection, f"SELECT * FROM {name}", arrow)
+    try:
+        connection.register(name, data)
+        source = from_query(connection, f"SELECT * FROM {name}", arrow)
+    except (duckdb.NotImplementedException, duckdb.InvalidInputException) as e:
+        raise SchemaMismatchError(_unreadable(connection, schema)) from e
     if isinstance(schema, pa.Schema):
         if len(_sources) > 1000:
             _sources.clear()
-        types = [None if pa.types.is_null(f.type) else t for f, t in zip(schema, source.types, strict=True)]
-        source.types = types
-        _sources[schema.remove_metadata()] = (source.columns, types)
+        source.types = [
+            _untyped(from_duckdb(t, f.name), f.type) if "null" in str(f.type) else t
+            for f, t in zip(schema, source.types, strict=True)
+        ]
+        _sources[schema.remove_metadata()] = (source.columns, source.types)
     return source
+
+
+def _check_columns(schema: Any) -> None:
+    """SchemaMismatchError for columns whose names DuckDB would change."""
+    names = schema.names if isinstance(schema, pa.Schema) else []
+    if "" in names:
+        raise SchemaMismatchError("a column has an empty name: give it one")
+    if twice := sorted({n for n in names if names.count(n) > 1}) if len({*names}) < len(names) else []:
+        raise SchemaMismatchError(f"columns {', '.join(map(repr, twice))} stand more than once in the rows: rename them")
+
+
+def _unreadable(connection: Any, schema: Any) -> str:
+    """Why DuckDB takes no frame of this Arrow schema."""
+    if not isinstance(schema, pa.Schema) or not len(schema):
+        return "a frame needs at least one column"
+    for f in schema:
+        try:
+            connection.from_arrow(pa.schema([f]).empty_table())
+        except duckdb.Error:
+            return f"column {f.name!r} is of type {f.type}, which Delta does not have: cast it"
+    return f"a frame cannot be read: {schema}"
+
+
+def _untyped(type_: DataType, arrow: pa.DataType) -> DataType:
+    """The type, void wherever Arrow has only nulls."""
+    if pa.types.is_null(arrow):
+        return "void"
+    match type_:
+        case Struct(fields) if pa.types.is_struct(arrow):
+            return Struct(tuple(replace(f, type=_untyped(f.type, arrow.field(f.name).type)) for f in fields))
+        case Array(element, contains_null) if pa.types.is_nested(arrow) and not pa.types.is_map(arrow):
+            return Array(_untyped(element, arrow.value_type), contains_null)
+        case Map(key, value, contains_null) if pa.types.is_map(arrow):
+            return Map(_untyped(key, arrow.key_type), _untyped(value, arrow.item_type), contains_null)
+    return type_
 
 
 def release(source: Source) -> None:
@@ -126,9 +180,11 @@ def _as_arrow(frame: Any) -> tuple[Any, pa.Schema | None]:
     if kind == "polars.LazyFrame":
         return _polars_batches(frame), None
     if kind == "polars.DataFrame":
+        if objects := [name for name, dtype in frame.schema.items() if str(dtype) == "Object"]:
+            raise SchemaMismatchError(f"column {objects[0]!r} holds Python objects, which have no type in Delta: cast it")
         return frame.to_arrow(), None
     if kind == "pandas.DataFrame":
-        return pa.Table.from_pandas(_named(frame), preserve_index=False), None
+        return _from_pandas(frame), None
     if kind.endswith("DuckDBPyRelation"):
         return frame.to_arrow_reader(), None
     if hasattr(frame, "__arrow_c_stream__"):
@@ -143,7 +199,7 @@ def _as_arrow(frame: Any) -> tuple[Any, pa.Schema | None]:
     if isinstance(frame, dict) and frame:
         return pa.table(frame), None
     if isinstance(frame, list) and frame and all(isinstance(row, dict) for row in frame):
-        return pa.Table.from_pylist(frame), None
+        return pa.table({name: [row.get(name) for row in frame] for name in dict.fromkeys(n for row in frame for n in row)}), None
     raise SchemaMismatchError(
         f"cannot write a {type(frame).__name__}: give a pyarrow, Polars or pandas frame, a DuckDB relation, "
         "a SQL string, a list of dicts, or one of Arrow record batches"
@@ -157,10 +213,12 @@ def _from_the_start(table: pa.Table) -> pa.Table:
     return table.take(np.arange(table.num_rows)) if sliced else table
 
 
-def _named(frame: Any) -> Any:
-    if all(isinstance(c, str) for c in frame.columns):
-        return frame
-    return frame.rename(columns=str)
+def _from_pandas(frame: Any) -> pa.Table:
+    """With those levels of its index that have a name, as columns at the end."""
+    if not all(isinstance(c, str) for c in frame.columns):
+        frame = frame.rename(columns=str)
+    table = pa.Table.from_pandas(frame, preserve_index=any(frame.index.names))
+    return table.drop_columns([n for n in table.column_names[len(frame.columns) :] if n not in frame.index.names])
 
 
 def _polars_batches(frame: Any) -> pa.RecordBatchReader:

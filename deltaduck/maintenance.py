@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from deltaduck import rules
 from deltaduck.errors import SchemaMismatchError, UnsupportedFeatureError
 from deltaduck.operations import alter, optimize, statistics
 from deltaduck.operations.create import as_schema, field_of
-from deltaduck.protocol.schema import Field, literal, parse_schema, quote
+from deltaduck.protocol.schema import Field, Struct, literal, parse_schema, quote
 
 if TYPE_CHECKING:
     from deltaduck.table import DeltaTable
@@ -29,13 +29,13 @@ class TableAlterer:
         self._table = table
 
     def add_columns(self, fields: Any, *, commit_properties: Any = None, post_commithook_properties: Any = None) -> None:
-        """Add columns at the end; rows that exist have NULL in them.
+        """Add columns at the end, and to structs that exist the fields that they lack; rows that exist have NULL in them.
 
         fields: a pyarrow Schema, {column: SQL type}, or a field (or list of fields) of pyarrow or deltalake.
         """
         with self._table._change(None, commit_properties, post_commithook_properties) as tx:
-            columns = [((), f, None) for f in _fields(tx.lake.con, fields)]
-            alter.add_columns(tx, self._table.name, columns)
+            schema = self._table._snapshot().schema
+            alter.add_columns(tx, self._table.name, list(_new(schema, _fields(tx.lake.con, fields))))
 
     def rename_column(
         self, column: str, name: str, *, commit_properties: Any = None,
@@ -171,16 +171,19 @@ class TableOptimizer:
         return self.compact()
 
     def compact(
-        self, partition_filters: Filters | None = None, target_size: int | None = None, *,
-        min_commit_interval: int | dt.timedelta | None = None, writer_properties: Any = None, commit_properties: Any = None,
-        post_commithook_properties: Any = None, **options: Any,
+        self, partition_filters: Filters | None = None, target_size: int | None = None,
+        max_concurrent_tasks: int | None = None, max_spill_size: int | None = None, max_temp_directory_size: int | None = None,
+        min_commit_interval: int | dt.timedelta | None = None, writer_properties: Any = None, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Put small files of a partition together, up to `target_size` bytes (``delta.targetFileSize``, else 256 MiB).
 
-        What is done is committed every 10 GiB, or every `min_commit_interval` (seconds; 0 is a commit per file)."""
-        where = self._where(partition_filters, options)
+        What is done is committed every 10 GiB, or every `min_commit_interval` (seconds; 0 is a commit per file).
+        DuckDB decides on threads and spilling: max_concurrent_tasks and the sizes are accepted and not needed."""
+        where = _where(partition_filters)
         tell = self._tell(writer_properties, commit_properties, post_commithook_properties)
-        return optimize.compact(self._table._lake, self._table.name, where, target_size, tell, _seconds(min_commit_interval))
+        interval = _seconds(min_commit_interval)
+        return _told(optimize.compact(self._table._lake, self._table.name, where, target_size, tell, interval))
 
     def cluster(
         self, target_size: int | None = None, *, full: bool = False, writer_properties: Any = None,
@@ -188,22 +191,22 @@ class TableOptimizer:
     ) -> dict[str, Any]:  # fmt: skip
         """Sort rows by the columns that the table is clustered by, where they are not yet; full: all of them anew."""
         tell = self._tell(writer_properties, commit_properties, post_commithook_properties)
-        return optimize.cluster(self._table._lake, self._table.name, target_size, tell, full=full)
+        return _told(optimize.cluster(self._table._lake, self._table.name, target_size, tell, full=full))
 
     def z_order(
-        self, columns: Iterable[str], partition_filters: Filters | None = None, target_size: int | None = None, *,
-        min_commit_interval: int | dt.timedelta | None = None, writer_properties: Any = None, commit_properties: Any = None,
-        post_commithook_properties: Any = None, **options: Any,
+        self, columns: Iterable[str], partition_filters: Filters | None = None, target_size: int | None = None,
+        max_concurrent_tasks: int | None = None, max_spill_size: int | None = None, max_temp_directory_size: int | None = None,
+        min_commit_interval: int | dt.timedelta | None = None, writer_properties: Any = None, *, commit_properties: Any = None,
+        post_commithook_properties: Any = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Sort the rows of each partition along a Z-curve over `columns`, so that predicates on any of them skip files.
 
         Partitions that are done are committed every 10 GiB, or every `min_commit_interval` (seconds; 0 is one by one)."""
-        where = self._where(partition_filters, options)
+        where = _where(partition_filters)
         names = [columns] if isinstance(columns, str) else list(columns)
         tell = self._tell(writer_properties, commit_properties, post_commithook_properties)
-        return optimize.z_order(
-            self._table._lake, self._table.name, names, where, target_size, tell, _seconds(min_commit_interval)
-        )
+        interval = _seconds(min_commit_interval)
+        return _told(optimize.z_order(self._table._lake, self._table.name, names, where, target_size, tell, interval))
 
     def statistics(self, *, commit_properties: Any = None, post_commithook_properties: Any = None) -> dict[str, int]:
         """Compute the statistics of all files anew, from their rows; how many files. No file is written."""
@@ -213,11 +216,14 @@ class TableOptimizer:
     def _tell(self, *told: Any) -> Callable[[Transaction], None]:
         return lambda tx: self._table._tell(tx, *told)
 
-    def _where(self, filters: Filters | None, options: Mapping[str, Any]) -> str | None:
-        known = {"max_concurrent_tasks", "max_spill_size", "max_temp_directory_size"}
-        if other := [k for k, v in options.items() if k not in known and v is not None]:
-            raise UnsupportedFeatureError(f"optimize takes no {other[0]}: set it as a property of the table, if there is one")
-        return None if not filters else " AND ".join(_condition(*f) for f in filters)
+
+def _told(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics as the ``deltalake`` package tells them: what is said of the files is JSON."""
+    return {k: json.dumps(v, separators=(",", ":")) if isinstance(v, dict) else v for k, v in metrics.items()}
+
+
+def _where(filters: Filters | None) -> str | None:
+    return None if not filters else " AND ".join(_condition(*f) for f in filters)
 
 
 def _seconds(interval: int | dt.timedelta | None) -> float | None:
@@ -246,6 +252,16 @@ def _fields(con: Any, fields: Any) -> list[Field]:
         raise SchemaMismatchError("columns are a pyarrow Schema, {column: SQL type}, or fields of pyarrow or deltalake")
     members = [json.loads(f.to_json()) for f in every]
     return list(parse_schema(json.dumps({"type": "struct", "fields": members})))
+
+
+def _new(schema: Struct, fields: Iterable[Field], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Field, None]]:
+    """What is new in fields: themselves, or in the place of a struct that exists, what that lacks."""
+    for f in fields:
+        known = schema.get(f.name)
+        if known is not None and isinstance(known.type, Struct) and isinstance(f.type, Struct):
+            yield from _new(known.type, f.type, (*path, known.name))
+        elif known is None or not path or known.type != f.type:
+            yield path, f, None
 
 
 def _feature_name(feature: Any) -> str:

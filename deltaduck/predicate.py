@@ -391,6 +391,17 @@ def has_query(node: exp.Expr) -> bool:
     return node.find(exp.Query) is not None
 
 
+def require_columns(filter: str | None, table: str, known: Sequence[str]) -> None:
+    """QueryError when a predicate names a column that the table has not. Subqueries have names of their own."""
+    names = {name.lower() for name in known}
+    for column in () if filter is None else parse(filter).find_all(exp.Column):
+        path = [part.name for part in column.parts]
+        if len(path) > 1 and path[0].lower() == table.lower() and table.lower() not in names:
+            path = path[1:]
+        if path[0].lower() not in names and column.find_ancestor(exp.Query, exp.Lambda) is None:
+            raise QueryError(f"table {table!r} has no column {path[0]!r}; it has {', '.join(known)}")
+
+
 def conjuncts(where: exp.Expr) -> list[exp.Expr]:
     """The parts that all must hold."""
     node = where.unnest()

@@ -73,6 +73,19 @@ def check_rules(schema: Struct, configuration: Mapping[str, str]) -> list[Rule]:
     return found
 
 
+def all_rules(schema: Struct, configuration: Mapping[str, str]) -> list[Rule]:
+    """Every rule of a table, the values of its generated columns among them."""
+    return [*check_rules(schema, configuration), *(_generated(f)[1] for f in schema if GENERATED in f.metadata)]
+
+
+def _generated(f: Field) -> tuple[str, Rule]:
+    """(SQL of the value that a generated column has, what is true of rows that have it)."""
+    text = f.metadata[GENERATED]
+    value = f"CAST(({to_engine(text, f'generated column {f.name!r}')[0]}) AS {to_duckdb(f.type)})"
+    says = f"generated column {f.name!r} is not {text}"
+    return value, Rule(says, f"{quote(f.name)} IS NOT DISTINCT FROM {value}", (f.name,))
+
+
 def rule(says: str, text: str) -> Rule:
     sql, columns = to_engine(text, says)
     return Rule(says, f"({sql}) IS TRUE", columns)
@@ -124,12 +137,10 @@ def guarded(
     items = [f"{sql} AS {quote(name)}" for name, sql in columns]
     later = []
     for f in schema:
-        generated = GENERATED in f.metadata
-        if generated:
-            value = f"CAST(({to_engine(f.metadata[GENERATED], f'generated column {f.name!r}')[0]}) AS {to_duckdb(f.type)})"
+        if GENERATED in f.metadata:
+            value, of_value = _generated(f)
             if f.name in given:
-                says = f"generated column {f.name!r} is not {f.metadata[GENERATED]}"
-                rules.append(Rule(says, f"{quote(f.name)} IS NOT DISTINCT FROM {value}", (f.name,)))
+                rules.append(of_value)
             else:
                 later.append(f"{value} AS {quote(f.name)}")
         elif f.name not in given:
@@ -174,13 +185,13 @@ def violation(broken: Rule, count: int, example: str) -> ConstraintViolationErro
     return ConstraintViolationError(f"{broken.says}: broken by {rows}, such as {example.strip()[:EXAMPLE]}; nothing was written")
 
 
-def check_existing(connection: Any, rows_sql: str, r: Rule, names: Sequence[str]) -> None:
-    """ConstraintViolationError when rows, of columns of these names, break a rule that is about to hold."""
+def check_existing(connection: Any, rows_sql: str, r: Rule, names: Sequence[str], *, holds: bool = False) -> None:
+    """ConstraintViolationError when rows, of columns of these names, break a rule that is about to hold, or holds already."""
     ((count, example),) = connection.execute(
         f"SELECT count(*), any_value({_example(r, names)}) FROM ({rows_sql}) AS dl_rows WHERE NOT ({r.sql})"
     ).fetchall()
     if count:
-        raise violation(replace(r, says=f"it cannot be set, {r.says}"), count, example)
+        raise violation(r if holds else replace(r, says=f"it cannot be set, {r.says}"), count, example)
 
 
 def _example(r: Rule, names: Sequence[str]) -> str:

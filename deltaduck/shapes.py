@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -16,9 +17,9 @@ from deltaduck.protocol.schema import Field, Struct, arrow_schema, parse_schema,
 class Schema:
     """The columns of a table. Whatever a ``pyarrow.Schema`` answers, this answers too, and Arrow takes it for one."""
 
-    def __init__(self, struct: Struct) -> None:
-        self.struct = struct
-        self._arrow = arrow_schema(struct)
+    def __init__(self, fields: Struct | Iterable[Field]) -> None:
+        self.struct = fields if isinstance(fields, Struct) else Struct(tuple(fields))
+        self._arrow = arrow_schema(self.struct)
 
     @classmethod
     def from_json(cls, text: str) -> Schema:
@@ -140,3 +141,27 @@ class History(Listing):
     def rows(self, columns: Any = None) -> list[list[Any]]:
         names = columns or self.columns
         return [[row["committed" if c == "timestamp" else c] for c in names] for row in self]
+
+
+@dataclass(frozen=True)
+class AddAction:
+    """A Parquet file for ``DeltaTable.create_write_transaction``: path (URL-encoded) below the table, size in bytes, partition
+    values as the log has them, modification time in ms, whether it brings rows that are new, statistics as JSON."""
+
+    path: str
+    size: int
+    partition_values: Mapping[str, str | None]
+    modification_time: int
+    data_change: bool
+    stats: str
+
+
+@dataclass(frozen=True)
+class RemoveAction:
+    """A file that ``DeltaTable.create_write_transaction`` is to take out; the catalog knows all of it but its path."""
+
+    path: str
+    data_change: bool = True
+    deletion_timestamp: int | None = None
+    size: int | None = None
+    partition_values: Mapping[str, str | None] | None = None

@@ -32,7 +32,7 @@ from deltaduck.errors import (
 )
 from deltaduck.operations import write
 from deltaduck.parquet import Target
-from deltaduck.protocol.schema import Field, Struct, arrow_schema, parse_schema, quote, to_duckdb, to_json
+from deltaduck.protocol.schema import Field, Struct, arrow_schema, loosened, parse_schema, quote, to_duckdb, to_json
 from deltaduck.rules import IDENTITY
 from deltaduck.snapshot import Snapshot
 
@@ -208,7 +208,7 @@ class _Reader(sources.DataSourceReader):  # type: ignore[misc, unused-ignore]
         """On an executor: the rows of some files."""
         snapshot = replace(self.snapshot, location=self.given.place(self.snapshot.location))
         names = ", ".join(quote(f.name) for f in self.columns)
-        schema = arrow_schema(Struct(tuple(self.columns)))
+        schema = arrow_schema(loosened(Struct(tuple(self.columns))))
         with _connect() as con:
             try:
                 source = scan.scan_sql(con, snapshot, partition.files)

@@ -15,25 +15,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from deltaduck import add_actions, file_values, parquet, properties, scan, skip_index, storage, uris
+from deltaduck import add_actions, file_values, parquet, properties, scan, storage, uris
 from deltaduck import predicate as predicates
 from deltaduck import snapshot as snapshots
 from deltaduck.errors import (
     DeltaduckError,
+    SchemaMismatchError,
     TableExistsError,
     TableNotFoundError,
     UnsupportedFeatureError,
     VersionNotFoundError,
 )
+from deltaduck.feed import ChangeFeed
 from deltaduck.frontends import merger
 from deltaduck.frontends.merger import TableMerger
 from deltaduck.listing import size_text, utc
 from deltaduck.maintenance import TableAlterer, TableOptimizer
-from deltaduck.operations import restore, vacuum
 from deltaduck.operations.create import as_schema
-from deltaduck.protocol.schema import arrow_schema, quote, to_duckdb
+from deltaduck.operations.write import MODES
+from deltaduck.protocol.schema import arrow_schema, quote, to_duckdb, with_optional_members
 from deltaduck.shapes import DeltaTableConfig, History, Metadata, ProtocolVersions, Schema
 from deltaduck.snapshot import Snapshot
+from deltaduck.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
@@ -54,7 +57,7 @@ class Place:
     refresh: Callable[[], object] | None = None
 
 
-class DeltaTable:
+class DeltaTable(ChangeFeed, Upkeep):
     """A table as it is now, each time it is asked; or, of a version, as it was then.
 
     ``DeltaTable("deltasql://…?table=orders")`` opens the lake as well, shares it with all others that name the same one,
@@ -116,6 +119,8 @@ class DeltaTable:
         that exists gets a version without rows and with this schema. configuration: other keys than ``delta.*`` need
         raise_if_key_not_exists=False. TableExistsError.
         """
+        if mode not in MODES:
+            raise SchemaMismatchError(f"mode {mode!r} is unknown; it is one of {', '.join(MODES)}")
         settings = {k: v for k, v in (configuration or {}).items() if v is not None}
         if raise_if_key_not_exists and (unknown := sorted(k for k in settings if not k.startswith("delta."))):
             raise DeltaduckError(f"configuration: {', '.join(unknown)} are no delta.* properties: raise_if_key_not_exists=False")
@@ -233,11 +238,6 @@ class DeltaTable:
         """Of each file with deleted rows: filepath, and selection_vector, which says of every row whether it is there."""
         return add_actions.selection_vectors(self._lake.con.cursor(), *self._files())
 
-    def create_checkpoint(self) -> None:
-        """Publish what is owed to the mirror, and a checkpoint of this version."""
-        self._lake.require_writable()
-        self._lake.mirror.checkpoint(self.name, self._version)
-
     # --- its rows
 
     def to_arrow(self, columns: list[str] | None = None, filter: str | None = None) -> pa.Table:
@@ -263,7 +263,7 @@ class DeltaTable:
         partitions, file_pruning_predicate: as in ``file_uris``. filesystem: one rooted at the table, in place of the local.
         """
         s, files = self._files(file_pruning_predicate, partitions)
-        schema = Schema(s.schema).to_arrow(as_large_types) if schema is None else schema
+        schema = with_optional_members(Schema(s.schema).to_arrow(as_large_types)) if schema is None else schema
         return add_actions.dataset(self._lake.con.cursor(), s, files, schema, filesystem, parquet_read_options)
 
     def to_pyarrow_table(
@@ -311,30 +311,6 @@ class DeltaTable:
 
         return polars.from_arrow(self.to_arrow(columns, filter))
 
-    def changes(
-        self,
-        from_version: int | None = None,
-        to_version: int | None = None,
-        *,
-        from_timestamp: dt.datetime | dt.date | str | None = None,
-        to_timestamp: dt.datetime | dt.date | str | None = None,
-    ) -> Any:
-        """The rows that came and went from one version to another, both included, as a DuckDB relation.
-
-        Columns: the table's, _change_type (insert, delete, update_preimage, update_postimage), _commit_version and
-        _commit_timestamp. Without a start: from the first version on; without an end: up to the latest.
-        VersionNotFoundError.
-        """
-        if to_timestamp is not None:
-            to_version = snapshots.version_at(self._lake.catalog, self.name, to_timestamp)
-        if from_timestamp is not None:
-            from_version = snapshots.version_from(self._lake.catalog, self.name, from_timestamp)
-        query = self._lake.changes_sql(self.name, from_version, to_version)
-        try:
-            return self._lake.con.sql(query)
-        except duckdb.Error as e:
-            raise parquet.translate(e, self._snapshot().location) from e
-
     # --- other versions, other rows
 
     def as_of(self, version: int | None = None, timestamp: dt.datetime | dt.date | str | int | None = None) -> DeltaTable:
@@ -379,10 +355,10 @@ class DeltaTable:
     ) -> dict[str, Any]:  # fmt: skip
         """Set columns where a predicate holds: to SQL expressions over the old row (updates), or to values (new_values).
 
-        num_updated_rows, num_copied_rows, num_removed_files, …
+        error_on_type_mismatch: False makes a value that does not fit NULL. num_updated_rows, num_copied_rows, …
         """
         with self._change(writer_properties, commit_properties, post_commithook_properties) as tx:
-            return merger.update(tx, self.name, updates, new_values, predicate)
+            return merger.update(tx, self.name, updates, new_values, predicate, exact=error_on_type_mismatch)
 
     def merge(
         self, source: Any, predicate: str, source_alias: str | None = None, target_alias: str | None = None,
@@ -432,43 +408,12 @@ class DeltaTable:
         """Put small files together, or sort rows: ``optimize.compact()``, ``optimize.z_order([...])``."""
         return TableOptimizer(self)
 
-    def vacuum(
-        self, retention_hours: float | None = None, dry_run: bool = True, enforce_retention_duration: bool = True, *,
-        commit_properties: Any = None, post_commithook_properties: Any = None, full: bool = False,
-        keep_versions: list[int] | None = None,
-    ) -> list[str]:  # fmt: skip
-        """Delete, or only list, data files that no version within the retention needs: their paths in the table.
-
-        retention_hours: unless told, ``delta.deletedFileRetentionDuration``, a week by default. full: look into the directory
-        too, for what crashed writers left. keep_versions: versions that stay whole whatever their age. commit_properties,
-        post_commithook_properties: accepted for the signature; nothing is committed.
-        """
-        return vacuum.vacuum(
-            self._lake, self.name, retention_hours, dry_run=dry_run,
-            enforce_retention_duration=enforce_retention_duration, full=full, keep_versions=keep_versions,
-        )  # fmt: skip
-
-    def restore(
-        self, target: int | dt.datetime | dt.date | str, *, ignore_missing_files: bool = False,
-        protocol_downgrade_allowed: bool = False, commit_properties: Any = None, post_commithook_properties: Any = None,
-    ) -> dict[str, int]:  # fmt: skip
-        """Make the table what it was at a version or time, in a new commit. StorageError lists files that are deleted."""
-        with self._change(None, commit_properties, post_commithook_properties) as tx:
-            return restore.restore(
-                tx, self.name, target,
-                ignore_missing_files=ignore_missing_files, protocol_downgrade_allowed=protocol_downgrade_allowed,
-            )  # fmt: skip
-
-    def rebuild_index(self) -> int:
-        """Derive the skip index anew from the log's statistics; how many files it has. It holds nothing that the log has not."""
-        return skip_index.rebuild(self._lake.catalog, self._lake.con, self._snapshot())
-
     # --- for people
 
     def __repr__(self) -> str:
         d = self.detail()
         rows = "? rows" if d["num_rows"] is None else f"{d['num_rows']:,} rows"
-        size = f"{d['num_files']:,} files, {size_text(d['size_in_bytes'])}"
+        size = f"{d['num_files']:,} file{'s' if d['num_files'] != 1 else ''}, {size_text(d['size_in_bytes'])}"
         return f"<DeltaTable {self.name!r} version {d['version']}: {rows}, {size}>"
 
     def _repr_html_(self) -> str:
@@ -486,7 +431,9 @@ class DeltaTable:
     def _files(self, *filters: Any) -> tuple[Snapshot, pa.Table]:
         """The files that may hold a row that all filters let through."""
         s = self._snapshot()
-        return s, self._lake.visible(s, self._condition(s, _both(s, *filters)))
+        filter = _both(s, *filters)
+        predicates.require_columns(filter, s.name, s.schema.names)  # nothing else looks: no query runs
+        return s, self._lake.visible(s, self._condition(s, filter))
 
     def _condition(self, s: Snapshot, filter: str | None) -> predicates.Condition:
         return self._lake.compile(s, None if filter is None else predicates.parse(filter), [self.name])

@@ -52,7 +52,7 @@ ROOMS = [
         "frontends.key_ranges",
     ],
     ["frontends.merge", "frontends.inserts", "frontends.dml", "frontends.merger"],
-    ["maintenance", "transaction", "table"],
+    ["feed", "upkeep", "maintenance", "transaction", "table"],
     ["frontends.functions"],
     ["lake"],
     ["lakes"],

@@ -111,6 +111,7 @@ def _scan(lake: Lake, cursor: Any, table: str | None, version: str | None, times
 
 def _files(lake: Lake, table: str | None, version: str | None, timestamp: str | None, filter: str | None) -> str:
     lake, snapshot, condition = _selected(lake, table, version, timestamp, filter)
+    predicate.require_columns(filter, snapshot.name, snapshot.schema.names)
     return _rows(lake.visible(snapshot, condition).to_pylist(), FILE_TYPES)
 
 

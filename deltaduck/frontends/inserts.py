@@ -37,7 +37,8 @@ def insert(lake: Lake, tx: Transaction, tree: exp.Insert, caller: FrameType | No
         how["predicate"] = where.sql("duckdb")
     body = tree.expression
     if tree.args.get("default"):
-        return tx.write(name, sql.rows(lake, f"SELECT NULL AS {quote(_filled(fields)[-1][0].name)}"), **how)
+        first = _filled(fields)[-1][0]
+        return tx.write(name, sql.rows(lake, f"SELECT {rows.default(first)} AS {quote(first.name)}"), **how)
     from_items.hand_down_ctes(tree)
     if isinstance(body, exp.Values):
         if columns is None:

@@ -155,7 +155,7 @@ def _parameters(on: exp.Expr, whens: Sequence[When]) -> dict[str, str]:
 
 def _evolved(tx: Transaction, change: Change, whens: Sequence[When], source: Source, alias: str) -> Change:
     """The change with the columns that clauses want and only the source has."""
-    schema, offered = change.after.schema, source.typed_schema()
+    schema, offered = change.after.schema, source.offered()
     wanted = []
     for f in offered:
         by_star = any(w.star and f.name.lower() not in w.but for w in whens)

@@ -14,7 +14,7 @@ from deltaduck.errors import QueryError, SchemaMismatchError
 from deltaduck.frontends import dml, from_items, merge, rows, sql
 from deltaduck.frontends.merge import When
 from deltaduck.operations.merge import MATCHED, NOT_MATCHED, NOT_MATCHED_BY_SOURCE
-from deltaduck.protocol.schema import literal, quote
+from deltaduck.protocol.schema import Field, literal, quote, to_duckdb
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
@@ -137,14 +137,17 @@ def delete(tx: Transaction, table: str, predicate: str | None) -> dict[str, Any]
 
 
 def update(
-    tx: Transaction, table: str, updates: Mapping[str, str] | None, new_values: Mapping[str, Any] | None, predicate: str | None
-) -> dict[str, Any]:
-    """Stage an UPDATE with expressions or with values; its metrics."""
+    tx: Transaction, table: str, updates: Mapping[str, str] | None, new_values: Mapping[str, Any] | None, predicate: str | None,
+    *, exact: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Stage an UPDATE with expressions or with values; its metrics. exact: a value that does not fit is an error, else NULL."""
     start = time.perf_counter()
     if (updates is None) == (new_values is None):
         raise QueryError("update takes either updates (SQL expressions) or new_values (Python values)")
     expressions = {c: value_sql(v) for c, v in new_values.items()} if new_values is not None else updates or {}
     with tx.statement():
+        if not exact and (change := tx.change(table)) is not None:
+            expressions = {c: _tried(change.after.schema.get(c), sql) for c, sql in expressions.items()}
         effect = dml.update(tx, table, expressions, predicate)
     return {
         "num_added_files": effect.files_added,
@@ -154,6 +157,15 @@ def update(
         "execution_time_ms": _ms(start),
         "scan_time_ms": effect.scan_ms,
     }
+
+
+def _tried(f: Field | None, expression: str) -> str:
+    """SQL: the value of an expression in a column; NULL where it does not fit."""
+    return (
+        expression
+        if f is None or rows.is_default(predicates.parse(expression))
+        else f"TRY_CAST(({expression}) AS {to_duckdb(f.type)})"
+    )
 
 
 def value_sql(value: Any) -> str:

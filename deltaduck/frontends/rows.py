@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import duckdb
 from sqlglot import exp
 
-from deltaduck import identity
+from deltaduck import identity, rules
 from deltaduck import predicate as predicates
 from deltaduck.changes import Change
 from deltaduck.errors import ConstraintViolationError, QueryError, SchemaMismatchError, UnsupportedFeatureError
@@ -166,8 +166,8 @@ def is_default(value: exp.Expr) -> bool:
 
 
 def default(f: Field) -> str:
-    """What DEFAULT stands for."""
-    return str(dict(f.metadata or {}).get("CURRENT_DEFAULT", "NULL"))
+    """What DEFAULT stands for, in DuckDB's SQL."""
+    return rules.to_engine(f.metadata[rules.DEFAULT], f"default of {f.name!r}")[0] if rules.DEFAULT in f.metadata else "NULL"
 
 
 def planned(lake: Lake, tx: Transaction, tree: exp.Expr | None, caller: FrameType | None) -> str | None:

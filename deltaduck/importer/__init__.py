@@ -275,9 +275,7 @@ class Job:
             said = after if scratch is None or other is None else self.described(scratch, other)
             ours = self.catalog.arrow("checked_files", table_id=table_id)
             problems = _differences(scratch or con, ours)
-            problems += [
-                what for what in ("schema", "protocol", "partition_columns") if getattr(said, what) != getattr(after, what)
-            ]
+            problems += [what for what, value in _definition(said).items() if value != _definition(after)[what]]
         finally:
             if scratch is not None:
                 scratch.close()
@@ -286,6 +284,17 @@ class Job:
                 f"the log at {self.location} contradicts itself at version {segment.latest}; the history gives other "
                 f"{', '.join(problems)} than the newest checkpoint and the commits after it"
             )
+
+
+def _definition(snapshot: Snapshot) -> dict[str, Any]:
+    """What a table is, by what. Features are a set, which some writers order anew in a checkpoint."""
+    p = snapshot.protocol
+    features = (None if names is None else frozenset(names) for names in (p.reader_features, p.writer_features))
+    return {
+        "schema": snapshot.schema,
+        "protocol": (p.min_reader_version, p.min_writer_version, *features),
+        "partition_columns": snapshot.partition_columns,
+    }
 
 
 def _differences(scratch: Any, ours: pa.Table) -> list[str]:

@@ -31,7 +31,7 @@ from deltaduck.protocol.features import (
     with_features,
 )
 from deltaduck.protocol.partitions import check_partition_type
-from deltaduck.protocol.schema import Field, Struct, check_names, from_duckdb, parse_schema, uses, with_nullability
+from deltaduck.protocol.schema import Field, Struct, check_names, check_typed, from_duckdb, parse_schema, with_nullability
 from deltaduck.snapshot import NEVER_UNIFORM, Snapshot
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def create(
     """Stage a new, empty table."""
     check_table_name(name)
     check_names(schema)
+    check_typed(schema)
     partition_columns = checked_partitions(schema, partition_by or ())
     asked = {k: str(v) for k, v in (configuration or {}).items()}
     features = checked_features(name, [k.removeprefix(FEATURE) for k in asked if k.startswith(FEATURE)])
@@ -136,8 +137,7 @@ def change_schema(
     configuration: Mapping[str, str] | None = None,
 ) -> Change:  # fmt: skip
     """The change with another schema (and partitioning, and properties) of its table."""
-    if uses(schema, "void"):
-        raise SchemaMismatchError("a column of type void cannot be written: cast it")
+    check_typed(schema)
     parts = change.after.partition_columns if partition_columns is None else tuple(partition_columns)
     configuration = change.after.configuration if configuration is None else configuration
     if (schema, parts, configuration) == (change.after.schema, change.after.partition_columns, change.after.configuration):

@@ -132,7 +132,7 @@ def _with_schema(
     tx: Transaction, change: Change, source: Source, schema_mode: str | None, partition_by: Sequence[str] | None
 ) -> Change:
     if schema_mode == "merge":
-        changed = evolved(change, source.typed_schema())
+        changed = evolved(change, source.offered())
     elif schema_mode == "overwrite":
         schema = mapping.kept(source.schema(), change.after.schema)
         parts = change.after.partition_columns if partition_by is None else partition_by

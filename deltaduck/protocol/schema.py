@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Union
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deltaduck.errors import LogCorruptError, SchemaMismatchError, UnsupportedFeatureError
 
@@ -32,6 +33,10 @@ class Field:
     def physical_name(self) -> str:
         """The name in data files and statistics (column mapping)."""
         return str(self.metadata.get("delta.columnMapping.physicalName", self.name))
+
+    def to_json(self) -> str:
+        """The field as a ``schemaString`` has it."""
+        return json.dumps(_member(self), ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ _FROM_DUCKDB = {
     "varchar": "string", "json": "string", "uuid": "string", "enum": "string", "blob": "binary", "date": "date",
     "timestamp": "timestamp_ntz", "timestamp_s": "timestamp_ntz", "timestamp_ms": "timestamp_ntz",
     "timestamp_ns": "timestamp_ntz", "timestamp with time zone": "timestamp", "timestamptz": "timestamp",
+    "timestamptz_ns": "timestamp",
 }  # fmt: skip
 
 _ARROW: dict[str, pa.DataType] = {
@@ -145,16 +151,14 @@ def to_json(type_: DataType) -> str:
     return json.dumps(_jsonable(type_), ensure_ascii=False, separators=(",", ":"))
 
 
+def _member(f: Field) -> dict[str, Any]:
+    return {"name": f.name, "type": _jsonable(f.type), "nullable": f.nullable, "metadata": dict(f.metadata)}
+
+
 def _jsonable(type_: DataType) -> Any:
     match type_:
         case Struct(fields):
-            return {
-                "type": "struct",
-                "fields": [
-                    {"name": f.name, "type": _jsonable(f.type), "nullable": f.nullable, "metadata": dict(f.metadata)}
-                    for f in fields
-                ],
-            }
+            return {"type": "struct", "fields": [_member(f) for f in fields]}
         case Array(element, contains_null):
             return {"type": "array", "elementType": _jsonable(element), "containsNull": contains_null}
         case Map(key, value, contains_null):
@@ -196,7 +200,7 @@ def to_duckdb(type_: DataType) -> str:
 
 
 def from_duckdb(type_: Any, column: str) -> DataType:
-    """The Delta type of a DuckDBPyType; SchemaMismatchError names `column` when Delta has none."""
+    """The Delta type of a DuckDBPyType, void for one of untyped NULLs; SchemaMismatchError names `column` when Delta has none."""
     kind = type_.id
     if kind == "struct":
         return Struct(tuple(Field(n, from_duckdb(t, f"{column}.{n}")) for n, t in type_.children))
@@ -209,7 +213,7 @@ def from_duckdb(type_: Any, column: str) -> DataType:
         parts = dict(type_.children)
         return f"decimal({parts['precision']},{parts['scale']})"
     if str(type_) == '"NULL"' or kind in ("sqlnull", "null"):
-        raise untyped(column)
+        return "void"
     try:
         return _FROM_DUCKDB[kind]
     except KeyError:
@@ -218,9 +222,19 @@ def from_duckdb(type_: Any, column: str) -> DataType:
         ) from None
 
 
-def untyped(column: str) -> SchemaMismatchError:
-    """The error for a new column that says nothing of its type."""
-    return SchemaMismatchError(f"column {column!r} holds only NULLs, so its type is unknown: cast it to the type you mean")
+def check_typed(type_: DataType, column: str = "") -> None:
+    """SchemaMismatchError for a new column of which nothing says its type, or the type of something in it."""
+    match type_:
+        case "void":
+            raise SchemaMismatchError(f"column {column!r} holds only NULLs, so its type is unknown: cast it to the type you mean")
+        case Struct(fields):
+            for f in fields:
+                check_typed(f.type, f"{column}.{f.name}" if column else f.name)
+        case Array(element, _):
+            check_typed(element, f"{column}.element")
+        case Map(key, value, _):
+            check_typed(key, f"{column}.key")
+            check_typed(value, f"{column}.value")
 
 
 def to_arrow(type_: DataType) -> pa.DataType:
@@ -233,6 +247,8 @@ def to_arrow(type_: DataType) -> pa.DataType:
             return pa.map_(to_arrow(key), pa.field("value", to_arrow(value), nullable=contains_null))
     if decimal := decimal_of(type_):
         return pa.decimal128(*decimal)
+    if type_ not in _ARROW:
+        raise SchemaMismatchError(f"{type_!r} is no type of Delta's: it is decimal(p,s) or one of {', '.join(_ARROW)}")
     return _ARROW[type_]
 
 
@@ -243,6 +259,62 @@ def _arrow_field(f: Field) -> pa.Field:
 def arrow_schema(schema: Struct) -> pa.Schema:
     """The Arrow schema that ``to_arrow`` answers with."""
     return pa.schema([_arrow_field(f) for f in schema])
+
+
+def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows of other names and types under a schema. Where a struct is NULL, so is a member that must have a value: that fits.
+
+    ValueError for a NULL elsewhere, where the schema has none."""
+    loose = with_optional_members(schema)
+    rows = rows.cast(loose)
+    if loose == schema:
+        return rows
+    pairs = zip(rows.columns, schema, strict=True)
+    return pa.Table.from_arrays([pa.chunked_array([_fitted(c, f) for c in a.chunks], f.type) for a, f in pairs], schema=schema)
+
+
+def with_optional_members(schema: pa.Schema) -> pa.Schema:
+    """The schema, whose columns' members may all be NULL: what pyarrow casts rows to where a struct is NULL."""
+    return pa.schema([f.with_type(_optional(f.type)) for f in schema])
+
+
+def _fitted(a: pa.Array, f: pa.Field) -> pa.Array:
+    """The array as a field has it: members that must have a value do not say any more that they have none."""
+    kind, validity = f.type, a.buffers()[0] if f.nullable else None
+    if pa.types.is_struct(kind):
+        for i, member in enumerate(kind):
+            if not member.nullable and pc.any(pc.and_(a.field(i).is_null(), a.is_valid())).as_py():
+                raise ValueError(f"{member.name} is NULL")
+        members = [_fitted(a.field(i), member) for i, member in enumerate(kind)]
+        return pa.StructArray.from_arrays(members, fields=list(kind), mask=a.is_null() if f.nullable else None)
+    if pa.types.is_map(kind) or pa.types.is_list(kind):
+        if pa.types.is_map(kind):
+            entries = pa.StructArray.from_arrays([a.keys, _full(a.items, kind.item_field)], names=["key", "value"])
+            inner = _fitted(entries, pa.field("entries", pa.struct([kind.key_field, kind.item_field]), nullable=False))
+        else:
+            inner = _fitted(_full(a.values, kind.value_field), kind.value_field)
+        return pa.Array.from_buffers(kind, len(a), [validity, a.buffers()[1]], offset=a.offset, children=[inner])
+    if f.nullable or not a.null_count:
+        return a
+    return pa.Array.from_buffers(kind, len(a), [None, *a.buffers()[1:]], offset=a.offset)
+
+
+def _full(a: pa.Array, f: pa.Field) -> pa.Array:
+    """What a list or a map holds. ValueError for a NULL where there is to be none."""
+    if a.null_count and not f.nullable:
+        raise ValueError(f"{f.name} is NULL")
+    return a
+
+
+def _optional(type_: pa.DataType) -> pa.DataType:
+    """The type, whose members may all be NULL."""
+    if pa.types.is_struct(type_):
+        return pa.struct([pa.field(f.name, _optional(f.type)) for f in type_])
+    if pa.types.is_map(type_):
+        return pa.map_(_optional(type_.key_type), type_.item_field.with_type(_optional(type_.item_type)).with_nullable(True))
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(_optional(type_.value_type)).with_nullable(True))
+    return type_
 
 
 def with_nullability(schema: Struct, arrow: pa.Schema) -> Struct:

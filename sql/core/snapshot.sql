@@ -68,7 +68,7 @@ WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL 
 
 -- name: file_totals
 -- How many files, bytes and rows a table has at a version.
-SELECT count(*), coalesce(sum(size), 0), sum(num_records - coalesce(dv_cardinality, 0))
+SELECT count(*), coalesce(sum(size), 0), CASE WHEN count(*) = 0 THEN 0 ELSE sum(num_records - coalesce(dv_cardinality, 0)) END
 FROM dl_add_files
 WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version);
 

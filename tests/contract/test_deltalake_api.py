@@ -237,6 +237,12 @@ def test_create_over_a_table(uri: Uri, people: pa.Table) -> None:
     assert rows(DeltaTable(uri("t"), version=0)) == people.to_pylist()
 
 
+def test_a_mode_that_is_none(uri: Uri) -> None:
+    with pytest.raises(SchemaMismatchError, match="mode 'replace' is unknown; it is one of append, overwrite, error, ignore"):
+        DeltaTable.create(uri("t"), SCHEMA, mode="replace")
+    assert not DeltaTable.is_deltatable(uri("t"))
+
+
 def test_other_properties_are_asked_for(uri: Uri) -> None:
     with pytest.raises(deltaduck.DeltaduckError, match="owner are no delta"):
         DeltaTable.create(uri("t"), SCHEMA, configuration={"owner": "x"})
@@ -388,9 +394,20 @@ def test_a_lazy_frame(table: DeltaTable) -> None:
 
 
 def test_wrong_filters(table: DeltaTable) -> None:
-    for wrong in ([("nope", "=", 1)], [("n", "~", 1)], [("n", "=", 1), [("n", "=", 2)]], [[]], ["n"]):
+    for wrong in (
+        "nope = 1",
+        "n > 1 OR days.nope = 2",
+        [("nope", "=", 1)],
+        [("n", "~", 1)],
+        [("n", "=", 1), [("n", "=", 2)]],
+        [[]],
+        ["n"],
+    ):
         with pytest.raises(QueryError):
             table.file_uris(file_pruning_predicate=wrong)
+    with pytest.raises(QueryError, match="table 'days' has no column 'dya'; it has day, n"):
+        table.files("dya = 'mon'")
+    assert table.files("days.n = 1 AND len(list_filter([n], lambda x: x > 0)) = 1 AND n = (SELECT 1)").num_rows == 1
     assert len(table.file_uris(file_pruning_predicate=[])) == 4
     assert table.file_uris(file_pruning_predicate=[("n", "in", [])]) == []
     assert table.partitions(file_pruning_predicate=[("day", "in", ["", "mon"])]) == [{"day": "mon"}, {"day": None}]

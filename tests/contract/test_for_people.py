@@ -38,7 +38,7 @@ def test_an_empty_lake(lake: Lake) -> None:
 
 
 def test_a_table(shop: Lake) -> None:
-    assert re.fullmatch(r"<DeltaTable 'people' version 0: 3 rows, 1 files, \d+ B>", repr(shop.table("people")))
+    assert re.fullmatch(r"<DeltaTable 'people' version 0: 3 rows, 1 file, \d+ B>", repr(shop.table("people")))
     page = shop.table("<b>bold</b>")._repr_html_()
     assert "a &amp; b" in page
     assert "NOT NULL" in page

@@ -539,6 +539,16 @@ def test_a_log_that_contradicts_itself(lake: Lake, plain: Path) -> None:
 # --- afterwards
 
 
+def test_features_stand_in_any_order(lake: Lake, tmp_path: Path) -> None:
+    """Spark's checkpoints order them anew: that is no contradiction, and the history stays."""
+    path, features = tmp_path / "t", ("appendOnly", "invariants", "changeDataFeed")
+    h.commit(path, 0, h.protocol(1, 7, *features), h.metadata(ID, NAME))
+    h.commit(path, 1, h.add(path, "a.parquet"))
+    h.checkpoint(path, 1, h.protocol(1, 7, *reversed(features)), h.metadata(ID, NAME), h.add(path, "a.parquet"))
+    done = lake.import_table(path, "t")
+    assert (done.versions, done.checkpoint, done.warnings) == ((0, 1), None, [])
+
+
 def test_our_writes_continue_the_log(lake: Lake, source: Path) -> None:
     lake.import_table(source)
     for n in range(7):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import signal
 import subprocess
@@ -46,7 +47,7 @@ def numbers(lake: Lake, table: str = "t") -> list[int]:
 def test_small_files_become_one_and_nothing_else_changes(small: Lake, log: Log) -> None:
     metrics = small.table("t").optimize.compact()
     assert (metrics["numFilesAdded"], metrics["numFilesRemoved"], metrics["totalConsideredFiles"]) == (1, 10, 10)
-    assert metrics["filesRemoved"]["totalFiles"] == 10
+    assert json.loads(metrics["filesRemoved"])["totalFiles"] == 10
     assert numbers(small) == list(range(10))
     assert small.sql("SELECT n FROM t").fetchall() == [(n,) for n in range(10)]  # in the order they came
     assert small.table("t").files().num_rows == 1
@@ -248,8 +249,8 @@ def test_options_that_mean_something_elsewhere_are_not_ignored(small: Lake) -> N
     small.table("t").optimize.compact(max_concurrent_tasks=3)
     with pytest.raises(DeltaduckError, match="writer_properties"):
         small.table("t").optimize.compact(writer_properties=WriterProperties(data_page_size_limit=1))
-    with pytest.raises(DeltaduckError, match="takes no surprise"):
-        small.table("t").optimize.compact(surprise=1)
+    with pytest.raises(TypeError, match="surprise"):
+        small.table("t").optimize.compact(surprise=1)  # type: ignore[call-arg]
 
 
 def test_hundreds_of_tiny_files_keep_the_order_of_their_rows(lake: Lake) -> None:
@@ -291,7 +292,7 @@ def test_it_commits_as_often_as_it_is_told(lake: Lake, interval: int | dt.timede
     metrics = lake.table("t").optimize.compact(min_commit_interval=interval)
     assert lake.table("t").version() == 14 + (1 if interval in (None, 3600) else 5)
     assert (metrics["numFilesRemoved"], metrics["numFilesAdded"], metrics["partitionsOptimized"]) == (15, 5, 5)  # of all commits
-    assert (metrics["totalConsideredFiles"], metrics["filesRemoved"]["totalFiles"]) == (15, 15)
+    assert (metrics["totalConsideredFiles"], json.loads(metrics["filesRemoved"])["totalFiles"]) == (15, 15)
     lake.table("t").optimize.z_order(["n"], min_commit_interval=interval)
     assert lake.table("t").version() == 14 + 2 * (1 if interval in (None, 3600) else 5)
     assert numbers(lake) == list(range(15))

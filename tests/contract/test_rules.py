@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from deltaduck import Lake
@@ -39,13 +41,18 @@ WRITES: dict[str, Callable[[Lake], object]] = {
     "update": lambda lake: lake.sql("UPDATE t SET id = -7 WHERE id = 2"),
     "a null": lambda lake: lake.sql("INSERT INTO t (g) VALUES ('x')"),
     "a transaction": in_transaction,
+    "MERGE": lambda lake: lake.sql(
+        "MERGE INTO t USING (SELECT 2 AS id, -7 AS n) s USING (id) WHEN MATCHED THEN UPDATE SET id = s.n"
+    ),
 }
 
 
 @pytest.mark.parametrize("way", WRITES)
 def test_every_writer_keeps_a_check(t: Lake, way: str) -> None:
     example = "NULL" if way == "a null" else "-7"
-    with pytest.raises(ConstraintViolationError, match=rf"CHECK constraint 'positive' \(id > 0\).*such as id = {example}"):
+    with pytest.raises(
+        ConstraintViolationError, match=rf"table 't': CHECK constraint 'positive' \(id > 0\).*such as id = {example}"
+    ):
         WRITES[way](t)
     assert t.sql("SELECT list(id ORDER BY id) FROM t").fetchall() == [([1, 2, 3],)]
 
@@ -111,6 +118,55 @@ def test_defaults_fill_what_a_row_does_not_say(lake: Lake) -> None:
     lake.sql("ALTER TABLE t ALTER COLUMN g SET DEFAULT 'other'; ALTER TABLE t ALTER COLUMN at DROP DEFAULT")
     with pytest.raises(SchemaMismatchError, match="'at' is NOT NULL and is missing"):
         lake.write("t", pa.table({"id": pa.array([4], pa.int32())}))
+
+
+def test_a_default_is_sparks_sql_in_the_log_and_ours_wherever_it_is_asked_for(lake: Lake) -> None:
+    lake.sql("CREATE TABLE t (id INT, g VARCHAR DEFAULT 'it''s', n INT DEFAULT length('\\'), since TIMESTAMPTZ DEFAULT now())")
+    assert lake.table("t").schema().fields[1].metadata == {"CURRENT_DEFAULT": r"'it\'s'"}
+    lake.sql("INSERT INTO t (id) VALUES (1); INSERT INTO t VALUES (2, DEFAULT, DEFAULT, DEFAULT)")
+    lake.sql("INSERT INTO t (id, g) VALUES (3, 'x')")
+    lake.sql("UPDATE t SET g = DEFAULT, n = DEFAULT WHERE id = 3")
+    lake.sql("MERGE INTO t USING (SELECT 4 AS id) s USING (id) WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)")
+    lake.sql("MERGE INTO t USING (SELECT 5 AS id) s USING (id) WHEN NOT MATCHED THEN INSERT (id, g) VALUES (s.id, DEFAULT)")
+    lake.table("t").merge(pa.table({"id": [6]}), "source.id = target.id").when_not_matched_insert_all().execute()
+    lake.sql("INSERT INTO t DEFAULT VALUES")
+    found = lake.sql("SELECT id, g, n, since IS NOT NULL FROM t ORDER BY id NULLS LAST").fetchall()
+    assert found == [(i, "it's", 1, True) for i in (1, 2, 3, 4, 5, 6, None)]
+
+
+def test_default_of_a_generated_column_is_what_it_is_generated_from(lake: Lake) -> None:
+    lake.sql("CREATE TABLE t (twice INT GENERATED ALWAYS AS (n * 2), n INT DEFAULT 4)")
+    lake.sql("INSERT INTO t VALUES (DEFAULT, 1), (DEFAULT, 2); INSERT INTO t DEFAULT VALUES")
+    lake.sql("UPDATE t SET twice = DEFAULT, n = 7 WHERE n = 2")
+    lake.sql("MERGE INTO t USING (SELECT 9 AS n) s USING (n) WHEN NOT MATCHED THEN INSERT (n, twice) VALUES (s.n, DEFAULT)")
+    assert lake.sql("SELECT n, twice FROM t ORDER BY n").fetchall() == [(1, 2), (4, 8), (7, 14), (9, 18)]
+    with pytest.raises(UnsupportedFeatureError, match="DEFAULT for generated column 'twice' must stand in every row"):
+        lake.sql("INSERT INTO t VALUES (DEFAULT, 1), (6, 3)")
+
+
+def test_a_member_that_must_have_a_value_has_none_in_a_struct_that_is_null(lake: Lake, tmp_path: Path) -> None:
+    """Arrow, other than its casts, allows that; and so does whoever reads it."""
+    lake.sql("CREATE TABLE t (id INT, s STRUCT(a INT, b VARCHAR), l STRUCT(x INT)[]) "
+             "TBLPROPERTIES ('delta.enableChangeDataFeed' = 'true')")  # fmt: skip
+    for column in ("s.a", "l.element.x"):
+        lake.sql(f"ALTER TABLE t ALTER COLUMN {column} SET NOT NULL")
+    rows = [
+        {"id": 1, "s": {"a": 1, "b": "x"}, "l": [{"x": 1}, None]},
+        {"id": 2, "s": None, "l": None},
+        {"id": 3, "s": {"a": 3, "b": None}, "l": []},
+    ]
+    lake.write("t", rows)
+    lake.sql("DELETE FROM t WHERE id = 3")
+    found = lake.table("t").to_arrow()
+    assert found.schema.field("s").type.field("a").nullable is False
+    assert found.to_pylist() == rows[:2]
+    pq.write_table(found, tmp_path / "rows.parquet")  # which looks whether it is true
+    assert lake.table("t").to_pyarrow_dataset().to_table().to_pylist() == rows[:2]
+    assert lake.table("t").scan().filter(pl.col("id") == 2).collect()["s"].to_list() == [None]
+    assert lake.table("t").to_polars()["s"].to_list() == [{"a": 1, "b": "x"}, None]
+    assert lake.table("t").load_cdf(0, columns=["s", "l"]).read_all().num_rows == 4
+    with pytest.raises(ConstraintViolationError, match=r"column 's\.a' is NOT NULL"):
+        lake.write("t", [{"id": 4, "s": {"a": None, "b": "x"}}])
 
 
 def test_invariants_of_other_writers_are_kept(lake: Lake) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,41 @@ def test_a_column_of_nothing_but_nulls_fits_any(lake: Lake, people: pa.Table) ->
     lake.write("people", [{"id": 4, "name": None}])
     lake.write("people", pd.DataFrame({"id": [5], "name": [None]}))
     assert lake.sql("SELECT * FROM people WHERE id > 3 ORDER BY id").fetchall() == [(4, None), (5, None)]
+
+
+def test_nulls_of_no_type_fit_inside_of_a_column_too(lake: Lake) -> None:
+    lake.create_table("t", {"id": "BIGINT", "l": "VARCHAR[]", "s": "STRUCT(a INTEGER, b STRUCT(c DATE)[])"})
+    lake.write("t", [{"id": 1, "l": [], "s": {"a": None, "b": []}}])
+    lake.write("t", pl.DataFrame({"id": [2], "l": [[None]], "s": [{"a": 1, "b": None}]}))
+    lake.write("t", pa.table({"id": [3], "s": pa.array([{"b": [None]}])}), schema_mode="merge")
+    lake.write("t", pa.table({"id": [4], "s": pa.array([{"b": [{"c": None}]}])}))
+    rows = lake.sql("SELECT l, s FROM t ORDER BY id").fetchall()
+    assert rows == [
+        ([], {"a": None, "b": []}),
+        ([None], {"a": 1, "b": None}),
+        (None, {"a": None, "b": [None]}),
+        (None, {"a": None, "b": [{"c": None}]}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [(None, "x"), ([], "x.element"), ({"a": 1, "b": None}, "x.b"), ([{"a": None}], "x.element.a")],
+    ids=str,
+)
+def test_a_new_column_has_a_type(lake: Lake, value: Any, named: str) -> None:
+    """void in a log is what some readers cannot open."""
+    says = f"column '{named}' holds only NULLs, so its type is unknown: cast it"
+    rows = pa.table({"n": [1], "x": pa.array([value])})
+    with pytest.raises(SchemaMismatchError, match=says):
+        lake.write("t", rows)
+    with pytest.raises(SchemaMismatchError, match=says):
+        lake.create_table("t", rows.schema)
+    assert lake.tables() == []
+    lake.write("t", pa.table({"n": [1]}))
+    with pytest.raises(SchemaMismatchError, match=says):
+        lake.write("t", rows, schema_mode="merge")
+    assert lake.table("t").version() == 0
 
 
 def test_schema_mode_merge_adds_columns_everywhere(lake: Lake, people: pa.Table) -> None:
@@ -441,6 +477,54 @@ def test_sql_that_gives_no_rows(lake: Lake, query: str) -> None:
     with pytest.raises(DeltaduckError):
         lake.write("t", query)
     assert lake.tables() == []
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (pa.table({"n": [1], "h": pa.array([1.5], pa.float16())}), "column 'h' is of type halffloat, which Delta does not have"),
+        (pa.table({"d": pa.array([Decimal(1)], pa.decimal256(40, 2))}), r"column 'd' is of type decimal256\(40, 2\)"),
+        (pa.table({"t": pa.array([0], pa.time32("s"))}), "column 't' is of type TIME"),
+        (pa.table({}), "at least one column"),
+        (pd.DataFrame(), "at least one column"),
+        (pl.DataFrame({"o": pl.Series([object()], dtype=pl.Object)}), "column 'o' holds Python objects"),
+        (pd.DataFrame({"a": [1, "x"]}), "a DataFrame cannot be read as rows: .*'x'"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "a DataFrame cannot be read as rows: .*'a'"),
+        (pl.Series("a", [1, 2]), "a Series cannot be read as rows"),
+        ({"a": [1], "b": [1, 2]}, "a dict cannot be read as rows"),
+        (pa.Table.from_arrays([pa.array([1])] * 2, names=["a", "a"]), "columns 'a' stand more than once"),
+        (pa.table({"": [1]}), "a column has an empty name"),
+    ],
+    ids=str,
+)
+def test_frames_that_delta_cannot_hold(lake: Lake, frame: Any, says: str) -> None:
+    with pytest.raises(SchemaMismatchError, match=says):
+        lake.write("t", frame)
+    assert lake.tables() == []
+
+
+def test_dicts_need_not_have_the_same_keys(lake: Lake) -> None:
+    lake.write("t", [{"a": 1}, {"b": "x", "a": None}, {}])
+    assert lake.table("t").to_arrow().to_pydict() == {"a": [1, None, None], "b": [None, "x", None]}
+
+
+def test_nanoseconds_with_a_zone(lake: Lake) -> None:
+    """What pandas has by itself."""
+    times = pa.array([1_704_067_200_123_456_000, None], pa.timestamp("ns", "Europe/Berlin"))
+    lake.write("t", pa.table({"t": times, "l": [[times[0]], None]}, pa.schema({"t": times.type, "l": pa.list_(times.type)})))
+    assert lake.table("t").to_arrow()["t"].to_pylist() == times.cast(pa.timestamp("us", "UTC")).to_pylist()
+    assert lake.table("t").to_arrow().schema.field("l").type.value_type == pa.timestamp("us", "UTC")
+
+
+def test_a_pandas_index_that_has_a_name_is_a_column(lake: Lake) -> None:
+    plain = pd.DataFrame({"n": [1, 2]}, index=[7, 8])
+    lake.write("plain", plain)
+    assert lake.table("plain").to_arrow().to_pydict() == {"n": [1, 2]}
+    lake.write("named", plain.rename_axis("k"))
+    assert lake.table("named").to_arrow().to_pydict() == {"n": [1, 2], "k": [7, 8]}
+    half = plain.set_index(pd.MultiIndex.from_tuples([(1, 2), (3, 4)], names=["a", None]))
+    lake.write("half", half)
+    assert lake.table("half").to_arrow().to_pydict() == {"n": [1, 2], "a": [1, 3]}
 
 
 def test_columns_named_twice_are_refused(lake: Lake) -> None:

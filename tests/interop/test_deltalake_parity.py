@@ -16,7 +16,8 @@ import pytest
 
 import deltaduck
 from deltaduck import Lake
-from deltaduck.maintenance import TableAlterer
+from deltaduck.maintenance import TableAlterer, TableOptimizer
+from deltaduck.table import TableMerger
 
 NOON = dt.datetime(2024, 1, 31, 12, 0, 0, 123456, tzinfo=dt.UTC)
 ROWS = pa.table(
@@ -189,8 +190,27 @@ def test_alterations_take_what_theirs_take(name: str) -> None:
     assert {n: ours[n].default for n in wanted} == wanted
 
 
+@pytest.mark.parametrize("name", ["compact", "z_order"])
+def test_optimizations_take_what_theirs_take(name: str) -> None:
+    ours, theirs = (inspect.signature(getattr(c, name)).parameters for c in (TableOptimizer, deltalake.table.TableOptimizer))
+    wanted = {n: (p.default, p.kind) for n, p in theirs.items() if p.kind is not p.VAR_POSITIONAL}
+    assert {n: (p.default, p.kind) for n, p in ours.items()} == wanted
+
+
+def test_nothing_of_theirs_is_missing() -> None:
+    theirs = {n for n in vars(deltalake.DeltaTable) if not n.startswith("_")}
+    assert {n for n in theirs if not hasattr(deltaduck.DeltaTable, n)} == set()
+    for ours, other in (
+        (TableAlterer, deltalake.table.TableAlterer),
+        (TableOptimizer, deltalake.table.TableOptimizer),
+        (TableMerger, deltalake.table.TableMerger),
+        (deltaduck.QueryBuilder, deltalake.QueryBuilder),
+    ):
+        assert {n for n in vars(other) if not n.startswith("_") and not hasattr(ours, n)} == set()
+
+
 # Their own tests say what these take.
-BY_OTHERS = dict.fromkeys(("delete", "update", "merge", "repair", "load_cdf"), "operations on rows and files, tested there")
+BY_OTHERS = dict.fromkeys(("delete", "update", "merge"), "operations on rows, tested there")
 
 
 @pytest.mark.parametrize("name", ["CommitProperties", "PostCommitHookProperties", "WriterProperties"])
@@ -222,6 +242,49 @@ def test_their_schema_creates_a_table(lake: Lake) -> None:
     field = deltalake.Field("n", "long", nullable=False, metadata={"comment": "a number"})
     lake.create_table("t", deltalake.Schema([field]))
     assert json.loads(lake.table("t").schema().to_json()) == json.loads(deltalake.Schema([field]).to_json())
+
+
+# --- the same changes
+
+
+def _feed(t: Any, *versions: int, **told: Any) -> list[str]:
+    rows = pa.table(t.load_cdf(*versions, **told).read_all())
+    return sorted(str(sorted((k, v) for k, v in r.items() if k != "_commit_timestamp")) for r in rows.to_pylist())
+
+
+CHANGES: dict[str, Callable[[Any, Any], Any]] = {
+    "load_cdf": lambda p, t: [_feed(t), _feed(t, 1, 1), _feed(t, 0, 99), _feed(t, 9, allow_out_of_range=True)],
+    "load_cdf, some": lambda p, t: _feed(t, 0, columns=["n", "_change_type"], predicate="_change_type = 'delete'"),
+    "QueryBuilder": lambda p, t: [
+        r["n"] for r in pa.table(p.QueryBuilder().register("x", t).execute("SELECT n FROM x WHERE n > 1").read_all()).to_pylist()
+    ],
+    "update, not exact": lambda p, t: [
+        t.update(new_values={"n": "many"}, error_on_type_mismatch=False)["num_updated_rows"], _rows(t)
+    ],
+    "add_columns in a struct": lambda p, t: [
+        t.alter.add_columns(deltalake.Field("st", deltalake.schema.StructType([deltalake.Field("more", "long")]))),
+        json.loads(t.schema().to_json()),
+    ],
+    "repair": lambda p, t: [t.repair(dry_run=True), t.repair(), t.version()],
+    "sizes of optimize": lambda p, t: sorted(json.loads(t.optimize.compact()["filesRemoved"])),
+}  # fmt: skip
+
+
+def _rows(t: Any) -> list[str]:
+    return sorted(map(str, t.to_pyarrow_table().to_pylist()))
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_same_answers_of_changes(tmp_path: Any, what: str) -> None:
+    answers = []
+    for package, target in ((deltaduck, f"deltasql://sqlite/{tmp_path}/c.sqlite?table=t"), (deltalake, str(tmp_path / "theirs"))):
+        rows = ROWS.select(["n", "s", "st"])
+        package.write_deltalake(target, rows, configuration={"delta.enableChangeDataFeed": "true"})
+        table = package.DeltaTable(target)
+        table.delete("n = 3")
+        table.update(predicate="n = 2", new_values={"s": "new"})
+        answers.append(CHANGES[what](package, table))
+    assert answers[0] == answers[1]
 
 
 # --- the same writes
