@@ -87,8 +87,9 @@ def test_the_log_is_audited_in_sql(path: Path) -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, reason="read_parquet with schema= has no row estimate, so DuckDB joins from its side and opens every file"
-)
+    tuple(map(int, duckdb.__version__.split(".")[:3])) < (2, 0, 1),
+    strict=True, reason="read_parquet with schema= has no row estimate, so DuckDB joins from its side and opens every file",
+)  # fmt: skip
 def test_files_that_are_not_live_are_not_opened(path: Path) -> None:
     for query in ("FROM big", "FROM big_at(0)"):
         (plan,) = ask(path, f"EXPLAIN ANALYZE SELECT sum(n) {query}")
