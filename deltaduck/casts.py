@@ -85,8 +85,8 @@ def convert(value: str, given: DataType | None, wanted: DataType) -> str:
     """SQL: `value` of type `given` as type `wanted`; struct fields are matched by name, where there is one in both."""
     if given == wanted:
         return value
-    if given == "void":
-        return f"CAST(NULL AS {to_duckdb(wanted)})"
+    if given == "void" and not isinstance(wanted, str):  # DuckDB 1.5 has a number there; it is asked, for it may be an error()
+        return f"CASE WHEN {value} IS NULL THEN CAST(NULL AS {to_duckdb(wanted)}) END"
     match given, wanted:
         case Struct(), Struct() if not _same_layout(given, wanted) and any(wanted.get(f.name) is not None for f in given):
             members = []
