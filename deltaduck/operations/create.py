@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from deltaduck import casts, clustering, identity, rules, skip_index, storage
+from deltaduck import casts, clustering, frames, identity, rules, skip_index, storage
 from deltaduck.changes import Change, layout
 from deltaduck.errors import SchemaMismatchError, UnsupportedFeatureError
 from deltaduck.protocol import log, mapping, row_tracking, stats, widening
@@ -31,7 +31,7 @@ from deltaduck.protocol.features import (
     with_features,
 )
 from deltaduck.protocol.partitions import check_partition_type
-from deltaduck.protocol.schema import Field, Struct, check_names, check_typed, from_duckdb, parse_schema, with_nullability
+from deltaduck.protocol.schema import Field, Struct, check_names, check_typed, from_duckdb, parse_schema
 from deltaduck.snapshot import NEVER_UNIFORM, Snapshot
 
 if TYPE_CHECKING:
@@ -168,9 +168,9 @@ def as_schema(connection: Any, schema: Any) -> Struct:
         case Struct():
             return schema
         case pa.Schema():
-            relation = connection.from_arrow(schema.empty_table())
-            plain = Struct(tuple(Field(n, from_duckdb(t, n)) for n, t in zip(relation.columns, relation.types, strict=True)))
-            return with_nullability(plain, schema)
+            rows = frames.open_frame(connection, schema.empty_table())
+            frames.release(rows)
+            return rows.schema()
         case Mapping():
             return Struct(tuple(field_of(name, str(text)) for name, text in schema.items()))
         case str():

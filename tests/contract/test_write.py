@@ -503,6 +503,15 @@ def test_frames_that_delta_cannot_hold(lake: Lake, frame: Any, says: str) -> Non
     assert lake.tables() == []
 
 
+def test_schemas_that_delta_cannot_hold(lake: Lake) -> None:
+    for kind in (pa.float16(), pa.decimal256(40, 2), pa.time32("s"), pa.null()):
+        with pytest.raises(SchemaMismatchError, match="column 'h'"):
+            lake.create_table("t", pa.schema({"n": pa.int64(), "h": kind}))
+    with pytest.raises(SchemaMismatchError, match="columns 'a' stand more than once"):
+        lake.create_table("t", pa.schema([("a", pa.int64()), ("a", pa.int64())]))
+    assert lake.tables() == []
+
+
 def test_dicts_need_not_have_the_same_keys(lake: Lake) -> None:
     lake.write("t", [{"a": 1}, {"b": "x", "a": None}, {}])
     assert lake.table("t").to_arrow().to_pydict() == {"a": [1, None, None], "b": [None, "x", None]}
