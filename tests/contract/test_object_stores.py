@@ -411,6 +411,27 @@ def test_upkeep(store_lake: Lake, s3: stores.S3, url: str) -> None:
     assert lake.mirror.verify("t")
 
 
+def test_files_that_come_and_go(store_lake: Lake, s3: stores.S3) -> None:
+    store_lake.write("t", pa.table({"p": ["a b", "c"], "n": [1, 2]}), partition_by="p")
+    t = store_lake.table("t")
+    place = t.detail()["location"].removeprefix(f"s3://{s3.bucket}/")
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"n": [3]}), sink)
+    data = sink.getvalue().to_pybytes()
+    obstore.put(s3.store(), f"{place}/p=c/theirs.parquet", data)
+    action = deltaduck.AddAction("p=c/theirs.parquet", len(data), {"p": "c"}, 1, True, '{"numRecords": 1}')
+    t.create_write_transaction([action], "append", t.schema())
+    assert sorted(t.to_arrow()["n"].to_pylist()) == [1, 2, 3]
+    t.generate()
+    held = bytes(obstore.get(s3.store(), f"{place}/_symlink_format_manifest/p=c/manifest").bytes()).decode()
+    assert sorted(held.splitlines()) == sorted(t.file_uris([("p", "=", "c")]))
+    obstore.delete(s3.store(), [f"{place}/p=c/theirs.parquet"])
+    assert t.repair()["files_removed"] == ["p=c/theirs.parquet"]
+    assert sorted(t.to_arrow()["n"].to_pylist()) == [1, 2]
+    query = deltaduck.QueryBuilder().register("x", t).execute("SELECT n FROM x WHERE p = 'c'")
+    assert query.read_all()["n"].to_pylist() == [2]
+
+
 def test_parquet_files_on_a_store_become_a_table(store_lake: Lake, s3: stores.S3, url: str) -> None:
     for n in range(2):
         sink = pa.BufferOutputStream()
