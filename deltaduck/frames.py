@@ -143,6 +143,11 @@ def _untyped(type_: DataType, arrow: pa.DataType) -> DataType:
     return type_
 
 
+def fetched(frame: Any) -> Any:
+    """A DuckDB relation's rows: it may be of the connection that is to read them, which cannot do both at once."""
+    return frame.to_arrow_table() if type(frame).__name__ == "DuckDBPyRelation" else frame
+
+
 def release(source: Source) -> None:
     """Let go of the frame that a source was made of."""
     if source.item is not None:

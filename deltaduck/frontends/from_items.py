@@ -85,7 +85,7 @@ def _alone(table: exp.Table) -> str:
 def kept_frame(lake: Lake, tx: Transaction, frame: Any, alias: str) -> Iterator[exp.Table]:
     """A frame as a FROM item that can be read more than once."""
     table = temporary()
-    source = lake.open_source(frame, tx) if isinstance(frame, str) else frames.open_frame(lake.con, frame)
+    source = lake.open_source(frame, tx) if isinstance(frame, str) else frames.open_frame(lake.con, frames.fetched(frame))
     try:
         sql.run(lake, f"CREATE TEMP TABLE {table} AS SELECT * FROM {source.from_sql}")
         frames.release(source)

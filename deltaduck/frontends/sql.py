@@ -180,7 +180,7 @@ def _local_frame(lake: Lake, reference: Reference, caller: FrameType) -> str | N
     while frame is not None:
         for scope in (frame.f_locals, frame.f_globals):
             if reference.name in scope and frames.is_frame(scope[reference.name]):
-                return frames.open_frame(lake.con, scope[reference.name]).from_sql
+                return frames.open_frame(lake.con, frames.fetched(scope[reference.name])).from_sql
         frame = frame.f_back
     return None
 

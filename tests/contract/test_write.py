@@ -433,6 +433,23 @@ def test_a_relation_of_the_lake_itself(lake: Lake, people: pa.Table) -> None:
     assert lake.sql("SELECT sum(id) FROM b").fetchall() == [(12,)]
 
 
+def test_a_relation_of_the_lake_in_its_statements(lake: Lake, people: pa.Table) -> None:
+    """The connection that reads it runs the statement, too."""
+    lake.write("a", people)
+    lake.create_table("b", people.schema)
+    rel = lake.sql("SELECT id + 10 AS id, name FROM a")
+    assert lake.sql("SELECT count(*), sum(rel.id) FROM rel JOIN rel AS again USING (id)").fetchall() == [(3, 36)]
+    lake.sql("INSERT INTO b SELECT * FROM rel")
+    lake.sql("MERGE INTO b USING rel ON b.id = rel.id WHEN MATCHED THEN UPDATE SET name = 'met' WHEN NOT MATCHED THEN INSERT *")
+    assert (
+        lake.table("b").merge(rel, "source.id = target.id").when_matched_delete("source.id = 11").execute()["num_source_rows"]
+        == 3
+    )
+    lake.sql("UPDATE b SET id = rel.id + 10 FROM rel WHERE b.id = rel.id AND rel.id = 12; CREATE TABLE c AS FROM rel")
+    assert lake.sql("SELECT id, name FROM b ORDER BY id").fetchall() == [(13, "met"), (22, "met")]
+    assert lake.table("c").count() == 3
+
+
 def test_a_stream_is_read_as_it_comes(lake: Lake) -> None:
     taken = []
 
