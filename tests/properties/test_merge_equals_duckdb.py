@@ -176,7 +176,9 @@ def test_other_tables_in_update_and_delete(
             twice = f"SELECT t.rowid FROM t, s {where} GROUP BY t.rowid HAVING count(*) > 1 LIMIT 1"
             assert sides.plain.execute(twice).fetchall()
             return
-        assert counts[0][0] == sides.plain.execute(statement).fetchall()[0][0]
+        rows = sides.plain.execute(f"SELECT count(DISTINCT t.rowid) FROM t, s {where}").fetchall()[0][0]
+        assert counts[0][0] == rows  # DuckDB itself counts a row as often as it matches
+        sides.plain.execute(statement)
         sides.same()
     finally:
         sides.close()
