@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,8 @@ def _take_out_named(tx: Transaction, change: Change, paths: Sequence[str]) -> No
 
 def _add(tx: Transaction, change: Change, actions: Sequence[Any]) -> None:
     paths = [str(a.path) for a in actions]
-    if twice := {p for p in paths if paths.count(p) > 1} | {*paths} & {*tx.files(change)["path"].to_pylist()}:
+    twice = {*paths} & {*tx.files(change)["path"].to_pylist()} | {p for p, times in Counter(paths).items() if times > 1}
+    if twice:
         raise SchemaMismatchError(f"table {change.name!r} would have the file {min(twice)} twice")
     if missing := storage.missing(change.after.location, paths):
         raise StorageError(

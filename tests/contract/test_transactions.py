@@ -11,6 +11,7 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 
 from deltaduck import CommitConflictError, DeltaduckError, Lake, TableExistsError, TableNotFoundError
+from deltaduck import snapshot as snapshots
 
 
 def numbers(*values: int) -> pa.Table:
@@ -474,3 +475,41 @@ def test_statements_about_the_same_files_in_one_transaction(lake: Lake, features
             for kinds in (("insert", "update_postimage"), ("delete", "update_preimage"))
         )
         assert sorted([1, 2, 3, 4, *came]) == sorted([*(n for (n,) in rows), *gone])
+
+
+KINDS = {
+    "plain": "(id BIGINT, s STRUCT(a INT, b VARCHAR))",
+    "parts": "(id BIGINT, day DATE) PARTITIONED BY (day) COMMENT 'by day'",
+    "ruled": "(id BIGINT GENERATED ALWAYS AS IDENTITY, n INT DEFAULT 3 CHECK (n > 0), at TIMESTAMP)",
+    "mapped": "(id BIGINT, n INT) CLUSTER BY (n) TBLPROPERTIES ('delta.columnMapping.mode' = 'name')",
+    "tracked": "(id BIGINT) TBLPROPERTIES ('delta.enableRowTracking' = 'true')",
+}
+
+
+def test_what_a_commit_knows_of_its_tables_is_what_the_catalog_says(lake: Lake) -> None:
+    """Definitions and rows of tables that are kept in memory, beside the same read anew."""
+    catalog = lake.catalog
+
+    def check(*names: str) -> None:
+        for name in names:
+            assert catalog.head(name) == next(iter(catalog.rows("head", name_key=name)), None)
+            if catalog.head(name) is not None:
+                known = snapshots.load(catalog, name)
+                skip = snapshots.skip_columns(catalog, known), snapshots.all_skip_columns(catalog, known)
+                catalog.definitions.clear()
+                assert snapshots.load(catalog, name) == known
+                assert (snapshots.skip_columns(catalog, known), snapshots.all_skip_columns(catalog, known)) == skip
+
+    for name, definition in KINDS.items():
+        lake.sql(f"CREATE TABLE {name} {definition}")
+        check(*KINDS)
+    with lake.begin() as tx:
+        tx.sql("INSERT INTO plain VALUES (1, NULL)")
+        tx.sql("DROP TABLE parts")
+        tx.sql("ALTER TABLE ruled RENAME TO rules")
+        tx.sql("CREATE TABLE ruled (x INT)")
+    check(*KINDS, "rules")
+    tx = lake.begin()
+    tx.sql("DROP TABLE plain")
+    tx.rollback()
+    check(*KINDS, "rules")
