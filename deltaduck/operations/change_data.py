@@ -111,10 +111,9 @@ def tell_dropped(tx: Transaction, change: Change, files: pa.Table) -> None:
 
 def tell_returned(tx: Transaction, change: Change, files: pa.Table) -> None:
     """Before removes of these files are taken back: their rows, where they were told."""
-    keys = ["version", "action_order"]
     if change.cdc and files.num_rows:
-        known = pa.concat_tables([r.filter(_known(r)).select(keys) for r in change.removes])
-        _tell_files(tx, change, files.join(known, keys, join_type="left semi"), "insert")
+        known = pa.concat_tables([r.filter(_known(r)).select(snapshots.KEY) for r in change.removes])
+        _tell_files(tx, change, files.join(known, snapshots.KEY, join_type="left semi"), "insert")
 
 
 def no_mere_move(change: Change, gone: pa.Array) -> None:

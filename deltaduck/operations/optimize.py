@@ -21,7 +21,7 @@ from deltaduck.errors import CommitConflictError
 from deltaduck.operations import change_data, regroup
 from deltaduck.operations.alter import begin
 from deltaduck.operations.regroup import Group, Task
-from deltaduck.snapshot import Snapshot
+from deltaduck.snapshot import KEY, Snapshot
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
@@ -169,12 +169,11 @@ def _is_other(now: Snapshot, then: Snapshot) -> bool:
 
 def _still_there(tx: Transaction, change: Change, groups: Sequence[Group]) -> list[Group]:
     """The groups whose files are all live; what was written for the others goes."""
-    keys = ["version", "action_order"]
-    live = tx.files(change).select(keys)
+    live = tx.files(change).select(KEY)
     kept: list[Group] = []
     others: list[Group] = []
     for group in groups:
-        found = group.removes.select(keys).join(live, keys, join_type="inner").num_rows
+        found = group.removes.select(KEY).join(live, KEY, join_type="inner").num_rows
         (kept if found == group.removes.num_rows else others).append(group)
     _forget(others)
     return kept

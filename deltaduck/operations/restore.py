@@ -81,14 +81,15 @@ def restore(
 
 def _not_removed(tx: Transaction, change: Change, back: pa.Table) -> pa.Table:
     """Files that this very transaction took out, and that come back: they stay, for a commit does not remove and add one file."""
-    keys = ["version", "action_order"]
     removed = change.removed_keys()
     if change.base is None or removed is None:
         return back.slice(0, 0)
-    files = snapshots.files(tx.lake.catalog, change.base).join(removed.select(keys), keys, join_type="left semi")
+    files = snapshots.files(tx.lake.catalog, change.base).join(
+        removed.select(snapshots.KEY), snapshots.KEY, join_type="left semi"
+    )
     files = _without(files, _without(files, back))
     change_data.tell_returned(tx, change, files)
-    change.removes = [r.join(files.select(keys), keys, join_type="left anti") for r in change.removes]
+    change.removes = [r.join(files.select(snapshots.KEY), snapshots.KEY, join_type="left anti") for r in change.removes]
     return files
 
 
