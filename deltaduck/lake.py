@@ -343,11 +343,11 @@ class Lake:
         """Is there a table or view of that name in DuckDB that is not one of the lake's?"""
         if self.find(name) is not None:
             return False
-        query = (
-            "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = lower($1) "
-            "UNION ALL SELECT 1 FROM duckdb_views() WHERE lower(view_name) = lower($1)"
-        )
-        return bool(self.con.execute(query, [name]).fetchall())
+        try:  # asking the list of all tables takes five times as long
+            self.con.execute("SELECT 1 FROM pragma_table_info($1) LIMIT 0", [quote(name)]).fetchall()
+        except duckdb.CatalogException:
+            return False
+        return True
 
     def show_tables(self) -> None:
         """Let DuckDB find the tables by itself, where the parser or a subquery of a predicate leaves that to it."""

@@ -240,6 +240,9 @@ class Transaction:
 
     @contextlib.contextmanager
     def at_one_point(self) -> Iterator[None]:
+        if self._start is not None:  # a version that was committed never changes
+            yield
+            return
         self.pin()
         with self.lake.at_one_point():
             yield

@@ -181,6 +181,8 @@ def planned(lake: Lake, tx: Transaction, tree: exp.Expr | None, caller: FrameTyp
 
 def qualified(tree: exp.Expr, names: set[str], owner: str) -> exp.Expr:
     """Unqualified names of the one side there is, qualified. Subqueries have names of their own."""
+    if not any(len(column.parts) == 1 for column in tree.find_all(exp.Column)):
+        return tree
     holder = exp.Paren(this=tree.copy())
     for column in list(holder.find_all(exp.Column)):
         alone = len(column.parts) == 1 and column.name.lower() in names
