@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote as quote_path
 
@@ -30,6 +30,7 @@ from deltaduck.protocol.stats import SkipColumn
 from deltaduck.rules import Rule
 
 TARGET_FILE_SIZE = 256 << 20
+ROW_GROUP, LEAST_ROW_GROUP = 122_880, 20_480  # rows: what DuckDB writes, and what is still worth reading at once
 ADD_SCHEMA = pa.schema(
     {
         "path": pa.string(), "partition_values": pa.string(), "size": pa.int64(), "modification_time": pa.int64(),
@@ -62,6 +63,14 @@ class Target:
     def stored(self) -> Struct:
         """All columns that the files hold."""
         return Struct((*self.schema.fields, *self.hidden)) if self.hidden else self.schema
+
+
+def by_all_threads(target: Target, rows: int, threads: int) -> Target:
+    """The same target, for so many rows: in row groups that give every thread something to write, as one writes a whole group."""
+    size = max(LEAST_ROW_GROUP, -(-rows // (2 * threads)))
+    if target.partition_columns or "ROW_GROUP_SIZE" in target.copy_options or size >= ROW_GROUP:
+        return target
+    return replace(target, copy_options={**target.copy_options, "ROW_GROUP_SIZE": size})
 
 
 def write_files(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 MATCHED, NOT_MATCHED, NOT_MATCHED_BY_SOURCE = "MATCHED", "NOT MATCHED", "NOT MATCHED BY SOURCE"
 HELD = 128 << 20  # bytes of changed rows in memory; more go into a temporary table, which DuckDB can spill
-BATCH = 50_000  # rows between two looks at how many they are
+BATCH = 16_384  # rows between two looks at how many they are, and that a thread takes at a time
+NEW = -1  # the place, among numbers, of a row that the table does not have yet
 COMES = ("update", "insert")  # actions after which there is a row
 _names = (f"dl_changes_{n}" for n in itertools.count())
 
@@ -92,14 +93,14 @@ class Found:
     """The changes of a search, which the connection knows as a table.
 
     Its columns: place, the row's place (NULL for a row that is new); clause; c0, c1, … with the values of `schema` where rows may
-    come; and where the table tracks rows row_id. held: the same in memory, where they are few.
+    come; and where the table tracks rows row_id. sorted_places: of all rows that go, where they are in memory.
     files: those searched, by whose order a place counts. touched: (index of a file, rows of it that go).
     new_rows: how many rows come; comes: SQL that is true for them. given: columns that some clause sets, in lower case.
     """
 
     connection: Any
     table: str
-    held: pa.Table | None
+    sorted_places: Any | None
     files: pa.Table
     touched: Sequence[tuple[int, int]]
     new_rows: int
@@ -108,10 +109,9 @@ class Found:
 
     def places(self) -> Any:
         """The places of all rows that go, rising, each once."""
-        rows = self.held
-        if rows is None:
-            rows = self.connection.sql(f"SELECT place FROM {self.table} WHERE place IS NOT NULL").to_arrow_table()
-        numbers = np.sort(pc.drop_null(rows["place"]).to_numpy())  # several times as fast as what numpy.unique does
+        numbers = self.sorted_places
+        if numbers is None:
+            numbers = _sorted_places(self.connection.sql(f"SELECT place FROM {self.table}").to_arrow_table())
         return numbers[np.diff(numbers, prepend=-1) != 0]
 
 
@@ -168,10 +168,12 @@ def _changes(
         else:
             con.register(table, held)
         try:
-            _check_repeats(con, change, search, table, files)
+            places = None if held is None else _sorted_places(held)
+            _check_repeats(con, change, search, table, places, files)
             _number(catalog, con, change, table, clauses)
             repeated = search.source is not None and search.repeats == "one"
-            yield _found(con, table, held, clauses, files, effect, repeated)
+            counted = _counted(con, table, repeated) if held is None else _counted_here(held, repeated)
+            yield _found(con, table, places, clauses, files, effect, counted)
         finally:
             if held is None:
                 con.execute(f"DROP TABLE {table}")
@@ -270,19 +272,18 @@ def _value(f: Field, clause: Clause, values: Mapping[str, str], target: str) -> 
     return "NULL"
 
 
-def _check_repeats(con: Any, change: Change, search: Search, table: str, files: pa.Table) -> None:
+def _check_repeats(con: Any, change: Change, search: Search, table: str, places: Any | None, files: pa.Table) -> None:
     """ConstraintViolationError when several rows of the source would change one row of the table."""
     if search.source is None or search.repeats == "one":
         return
-    repeated = f"SELECT place FROM {table} WHERE place IS NOT NULL GROUP BY place HAVING count(*) > 1 LIMIT 1"
-    found = con.execute(repeated).fetchall()
-    if found and search.repeats == "same":
+    repeated = _repeated(con, table) if places is None else _repeated_here(places)
+    if repeated is not None and search.repeats == "same":
         con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT DISTINCT * FROM {table}")
-        found = con.execute(repeated).fetchall()
-    if not found:
+        repeated = _repeated(con, table)
+    if repeated is None:
         return
     source = scan.scan_sql(con, change.after, files, f"{place()} AS dl_at")
-    rows = con.execute(f"SELECT * EXCLUDE (dl_at) FROM ({source}) WHERE dl_at = {found[0][0]} LIMIT 1")
+    rows = con.execute(f"SELECT * EXCLUDE (dl_at) FROM ({source}) WHERE dl_at = {repeated} LIMIT 1")
     names = [c[0] for c in rows.description]
     row = ", ".join(f"{n}={v!r}" for n, v in zip(names, rows.fetchall()[0], strict=True))
     row = row if len(row) <= 200 else f"{row[:200]} …"
@@ -290,6 +291,22 @@ def _check_repeats(con: Any, change: Change, search: Search, table: str, files: 
         f"table {change.name!r}: several rows of the source match one row and would change it: ({row}). "
         "Let the source have one row per key, or make the condition stricter; nothing was changed"
     )
+
+
+def _repeated(con: Any, table: str) -> int | None:
+    """A place that was found more than once."""
+    query = f"SELECT place FROM {table} WHERE place IS NOT NULL GROUP BY place HAVING count(*) > 1 LIMIT 1"
+    return next((place for (place,) in con.execute(query).fetchall()), None)
+
+
+def _repeated_here(places: Any) -> int | None:
+    """The same of places in memory, which rise."""
+    again = np.flatnonzero(places[1:] == places[:-1])
+    return int(places[again[0]]) if len(again) else None
+
+
+def _sorted_places(rows: pa.Table) -> Any:
+    return np.sort(pc.drop_null(rows["place"]).to_numpy())  # several times as fast as what numpy.unique does
 
 
 def _number(catalog: Catalog, con: Any, change: Change, table: str, clauses: Sequence[Clause]) -> None:
@@ -308,11 +325,12 @@ def _number(catalog: Catalog, con: Any, change: Change, table: str, clauses: Seq
 
 
 def _found(
-    con: Any, table: str, held: pa.Table | None, clauses: Sequence[Clause], files: pa.Table, effect: Effect, repeated: bool
-) -> Found:
-    """Count what was found. repeated: may a row have been found more than once?"""
+    con: Any, table: str, sorted_places: Any | None, clauses: Sequence[Clause], files: pa.Table, effect: Effect,
+    counted: Iterable[tuple[int | None, int, int, int]],
+) -> Found:  # fmt: skip
+    """What was found, from how much of it was."""
     touched: dict[int, int] = {}
-    for file, clause, places, rows in _counted(con, table, repeated) if held is None else _counted_here(held, repeated):
+    for file, clause, places, rows in counted:
         match clauses[clause].action:
             case "insert":
                 effect.inserted += rows
@@ -325,11 +343,11 @@ def _found(
     coming = [str(n) for n, c in enumerate(clauses) if c.action in COMES]
     comes = f"clause IN ({', '.join(coming)})" if coming else "false"
     given = frozenset(name.lower() for c in clauses for name in c.values)
-    return Found(con, table, held, files, sorted(touched.items()), effect.updated + effect.inserted, comes, given)
+    return Found(con, table, sorted_places, files, sorted(touched.items()), effect.updated + effect.inserted, comes, given)
 
 
 def _counted(con: Any, table: str, repeated: bool) -> list[tuple[int | None, int, int, int]]:
-    """(file, clause, rows of the table, rows found)."""
+    """(file, clause, rows of the table, rows found). repeated: may a row have been found more than once?"""
     count = "count(DISTINCT place)" if repeated else "count(place)"
     query = f"SELECT place // {marking.FILE} AS file, clause, {count}, count(*) FROM {table} GROUP BY ALL"
     return con.execute(query).fetchall()  # type: ignore[no-any-return]
@@ -337,7 +355,13 @@ def _counted(con: Any, table: str, repeated: bool) -> list[tuple[int | None, int
 
 def _counted_here(rows: pa.Table, repeated: bool) -> list[tuple[int | None, int, int, int]]:
     """The same of rows in memory, where asking DuckDB takes most of the time."""
-    keys = pa.table({"file": pc.divide(rows["place"], marking.FILE), "clause": rows["clause"], "place": rows["place"]})
-    counts = [("place", "count_distinct" if repeated else "count"), ([], "count_all")]
-    found = keys.group_by(["file", "clause"], use_threads=False).aggregate(counts)
-    return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
+    place, clause = pc.fill_null(rows["place"], NEW).to_numpy(), rows["clause"].to_numpy()
+    if repeated:  # then one clause takes them all
+        place, first = np.unique(place, return_index=True)
+        clause = clause[first]
+    kinds = clause.max(initial=0) + 1
+    found, counts = np.unique(place // marking.FILE * kinds + clause, return_counts=True)
+    return [
+        (None, clause, 0, rows) if file < 0 else (file, clause, rows, rows)
+        for file, clause, rows in zip((found // kinds).tolist(), (found % kinds).tolist(), counts.tolist(), strict=True)
+    ]

@@ -55,7 +55,9 @@ def replace(tx: Transaction, change: Change, found: Found, effect: Effect) -> No
             if GENERATED not in f.metadata or f.name.lower() in found.given  # else they follow from the new values
         ]
         columns_in_order += [(f.name, n) for f, n in zip(tracked, ("dl_row_id", "dl_row_version"), strict=False)]
-        target = dataclasses.replace(change.target(), hidden=tracked)
+        ((threads,),) = found.connection.execute("SELECT current_setting('threads')").fetchall()
+        rows = found.new_rows + sum(rows for _, rows in remaining)
+        target = parquet.by_all_threads(dataclasses.replace(change.target(), hidden=tracked), rows, threads)
         adds, written = parquet.write_files(
             found.connection, f"({' UNION ALL '.join(parts)}) AS dl_rows", columns_in_order, target, now_ms()
         )
