@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import duckdb
 import pyarrow.compute as pc
 
-from deltaduck import parquet, storage
+from deltaduck import many_files, parquet, storage
 from deltaduck.catalog.base import now_ms
 from deltaduck.errors import SchemaMismatchError, StorageError, TableExistsError, UnsupportedFeatureError
 from deltaduck.operations import footers
@@ -44,17 +45,18 @@ def convert(
     found = {path: size for path, (size, _) in sorted(storage.list_files(root).items()) if _is_data(path)}
     if not found:
         raise StorageError(f"there are no Parquet files below {root}: nothing to convert")
-    con: Any = tx.lake.con.cursor()
-    place = storage.readable(con, root, plain=False)
-    files = [f"{place}/{path}" for path in found]
     values = [_directory_values(path) for path in found]
     parts = _partitions(values, partition_by, root)
+    by_column = {p: [_value(v[p]) for v in values] for p in parts}
+    con: Any = tx.lake.con.cursor()
     try:
-        schema, is_uniform = _schema(con, files, parts, partition_by)
-        by_column = {p: [_value(v[p]) for v in values] for p in parts}
-        footers.require_values(con, [f for f in schema if f.name in parts], list(found), by_column)
-        change = create(tx, name, schema, list(parts), configuration, description, root)
-        adds = footers.adds(con, change.target(), found, files, by_column, now_ms())
+        with nullcontext(con) if storage.is_remote(root) else many_files.engine(con) as engine:
+            place = storage.readable(engine, root, plain=False)
+            files = [f"{place}/{path}" for path in found]
+            schema, is_uniform = _schema(engine, files, parts, partition_by)
+            footers.require_values(engine, [f for f in schema if f.name in parts], list(found), by_column)
+            change = create(tx, name, schema, list(parts), configuration, description, root)
+            adds = footers.adds(engine, change.target(), found, files, by_column, now_ms())
     except duckdb.Error as e:
         raise parquet.translate(e, root) from e
     tx.add(change, adds, [])

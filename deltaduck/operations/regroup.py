@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -15,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltaduck import clustering, parquet, scan, storage
+from deltaduck import clustering, deletions, many_files, parquet, scan, storage
 from deltaduck.catalog.base import now_ms
 from deltaduck.changes import Change
 from deltaduck.errors import SchemaMismatchError
@@ -31,13 +30,6 @@ if TYPE_CHECKING:
 
 FULL = 0.75  # of the target size: a file of at least this is left as it is
 TINY, TINY_COUNT, TINY_TOTAL = 256 << 10, 64, 256 << 20  # bytes of a file on average, files, bytes of all
-
-UNWANTED = {  # by files that are read once, each in less time than another thread takes to wake up
-    "enable_external_file_cache": "false",
-    "validate_external_file_cache": "'NO_VALIDATION'",
-    "disable_parquet_prefetching": "true",
-    "async_threads": "0",
-}
 
 # Files of one partition, in the order they came, in bins of about the target size; a bin of one file is no work.
 PLAN = """
@@ -106,23 +98,37 @@ def _together(con: Any, change: Change, files: pa.Table, bins: Bins) -> list[Gro
     """Write the files of each bin together, in one go."""
     table = change.after
     place = replace(change.target(), splits=False, hidden=row_tracking.columns(table.configuration))
-    mine = files.take(pa.array(sorted(p for _, places in bins for p in places)))
+    mine = _some(files, sorted(p for _, places in bins for p in places))
     names = _columns(table, table.schema.fields)
     if _are_tiny(table, mine):
-        with _engine_for_tiny_files(con) as engine:
-            source = _rows(engine, table, mine, "file_index AS dl_file", "file_row_number AS dl_row")
-            ordered = f"(SELECT * FROM ({source}) ORDER BY dl_file, dl_row) AS dl_rows"
-            adds, written = parquet.write_files(engine, ordered, names, place, now_ms(), None)
+        with many_files.engine(con) as engine:
+            threads = many_files.threads(engine)
+            share = -(-mine.num_rows // threads)
+            runs = [mine.slice(start, share) for start in range(0, mine.num_rows, share)]
+            try:
+                source = many_files.gathered(engine, [_in_order(engine, table, run) for run in runs])
+            except duckdb.Error as e:
+                raise parquet.translate(e, table.location) from e
+            if (rows := pc.sum(mine["num_records"]).as_py()) is not None:
+                place = parquet.by_all_threads(place, rows, threads)
+            adds, written = parquet.write_files(engine, f"{source} AS dl_rows", names, place, now_ms(), None)
     else:
         source = _rows(con, table, mine)
         adds, written = parquet.write_files(con, f"({source}) AS dl_rows", names, place, now_ms(), None)
     return _grouped(bins, files, adds, written)
 
 
-def _rows(con: Any, table: Snapshot, files: pa.Table, *items: str) -> str:
-    """The rows of files, with what makes them the same rows elsewhere where the table tracks that, and further items."""
+def _rows(con: Any, table: Snapshot, files: pa.Table) -> str:
+    """The rows of files, with what makes them the same rows elsewhere where the table tracks that."""
     more, stored = scan.identity_sql(table, files)
-    return scan.scan_sql(con, table, files, (", ".join(items) + more).removeprefix(", "), stored=stored)
+    return scan.scan_sql(con, table, files, more.removeprefix(", "), stored=stored)
+
+
+def _in_order(con: Any, table: Snapshot, files: pa.Table) -> str:
+    """The same, in the order in which one thread reads them, which a join with what is deleted may change."""
+    if deletions.of(table.location, files) is None:
+        return _rows(con, table, files)
+    return f"{_rows(con, table, files)} ORDER BY file_index, file_row_number"
 
 
 def _columns(table: Snapshot, fields: Sequence[Field]) -> list[tuple[str, str]]:
@@ -136,25 +142,6 @@ def _are_tiny(table: Snapshot, files: pa.Table) -> bool:
     size = pc.sum(files["size"]).as_py() or 0
     small = files.num_rows >= TINY_COUNT and size < min(TINY * files.num_rows, TINY_TOTAL)
     return small and not (storage.is_remote(table.location) or pc.any(pc.match_substring(files["path"], "://")).as_py())
-
-
-@contextmanager
-def _engine_for_tiny_files(con: Any) -> Iterator[Any]:
-    """A DuckDB of its own, without what costs it twice the time here (`UNWANTED`), and without keeping the order of rows that
-    come from many files. `con` says how much memory it may have, and where it spills."""
-    ((memory, spill, threads, known),) = con.execute(
-        "SELECT current_setting('memory_limit'), current_setting('temp_directory'), current_setting('threads'), "
-        "(SELECT list(name) FROM duckdb_settings())"
-    ).fetchall()
-    settings = {"memory_limit": memory, "temp_directory": spill, "threads": threads}
-    engine = duckdb.connect(config={**settings, "preserve_insertion_order": False})
-    try:
-        for name, value in UNWANTED.items():
-            if name in known:
-                engine.execute(f"SET {name} = {value}")
-        yield engine
-    finally:
-        engine.close()
 
 
 def _matching(con: Any, table: Snapshot, files: pa.Table, where: str) -> pa.Table:
@@ -204,15 +191,21 @@ def _plan(con: Any, files: pa.Table, target: int, at_once: int) -> list[Bins]:
 def _grouped(batch: Bins, files: pa.Table, adds: pa.Table, written: list[str]) -> list[Group]:
     """What was written of a batch, bin by bin: each bin is a partition of its own."""
     if len(batch) == 1:
-        return [Group(files.take(pa.array(batch[0][1])), adds, written)]
+        return [Group(_some(files, batch[0][1]), adds, written)]
     made: dict[str, list[int]] = {}
     for i, values in enumerate(adds["partition_values"].to_pylist()):
         made.setdefault(_key(values), []).append(i)
     groups = []
     for values, places in batch:
         mine = made.get(_key(values), [])
-        groups.append(Group(files.take(pa.array(places)), adds.take(pa.array(mine, pa.int64())), [written[i] for i in mine]))
+        groups.append(Group(_some(files, places), adds.take(pa.array(mine, pa.int64())), [written[i] for i in mine]))
     return groups
+
+
+def _some(files: pa.Table, places: Sequence[int]) -> pa.Table:
+    """The files at these places, which rise: all of a stretch, mostly."""
+    first, count = places[0], len(places)
+    return files.slice(first, count) if places[-1] - first + 1 == count else files.take(pa.array(places))
 
 
 def _key(values: str) -> str:
