@@ -246,7 +246,7 @@ def files(catalog: Catalog, snapshot: Snapshot, condition: Condition | None = No
         found = catalog.arrow("files", **params)
     else:
         keys = f"SELECT version, action_order FROM dl_skip_{snapshot.table_id} s WHERE {condition.sql}"
-        found = catalog.fetch_arrow(catalog.sql("files_of").replace("{keys}", keys), {**params, **condition.params})
+        found = catalog.fetch_few(catalog.sql("files_of").replace("{keys}", keys), {**params, **condition.params})
     if snapshot.version < snapshot.latest:
         _require_files(catalog, snapshot, found)
     return in_order(found)

@@ -71,6 +71,10 @@ class Catalog(ABC):
     def fetch_arrow(self, sql: str, params: Params | None = None) -> pa.Table:
         """The same, as Arrow."""
 
+    def fetch_few(self, sql: str, params: Params | None = None) -> pa.Table:
+        """The same of an answer that has few rows, most of the time."""
+        return self.fetch_arrow(sql, params)
+
     @abstractmethod
     def fetch_batches(self, sql: str, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
         """The same in parts, inside of a transaction, with the types that are asked for: memory is bounded."""

@@ -14,13 +14,15 @@ import duckdb
 import pyarrow as pa
 
 from deltaduck import statements
+from deltaduck.catalog.arrow import to_arrow
 from deltaduck.catalog.base import BATCH_ROWS, Catalog, DuplicateKeyError, Params
 from deltaduck.errors import CatalogError
 
 # Every DuckDB since 1.2 reads and writes this format; the newest's own is closed to older clients.
 STORAGE_VERSION = "v1.2.0"
 
-FEW_ROWS = 4
+FEW_ROWS = 4  # to insert
+FEW_ANSWERS = 100
 
 
 @dataclass
@@ -77,6 +79,13 @@ class DuckDBCatalog(Catalog):
         with self._translated():
             # a relation answers Arrow without a copy of the rows
             return self._cursor().sql(statements.bind(sql, "$%s"), params=_used(sql, params)).to_arrow_table()
+
+    def fetch_few(self, sql: str, params: Params | None = None) -> pa.Table:
+        with self._translated():
+            cursor = self._run(sql, params)
+            names, rows = [c[0] for c in cursor.description], cursor.fetchmany(FEW_ANSWERS + 1)
+        # a relation is planned twice; it has no object per value
+        return to_arrow(names, rows) if len(rows) <= FEW_ANSWERS else self.fetch_arrow(sql, params)
 
     def fetch_batches(self, sql: str, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
         self.trace(sql)

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
-from deltaduck.catalog.arrow import to_arrow
 from deltaduck.changes import Change, removal
 from deltaduck.parquet import ARROW_INDEX
 from deltaduck.protocol import row_tracking
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 
 FEW_VALUES = 1000  # that a condition names one by one
-FEW_FILES = 50  # whose rows are not worth a detour by Arrow
 
 
 def version_files(catalog: Catalog, snapshot: Snapshot, wanted: Sequence[SkipColumn], held: Sequence[SkipColumn]) -> pa.Table:
@@ -40,16 +38,9 @@ def as_adds(
     catalog: Catalog, snapshot: Snapshot, wanted: Sequence[SkipColumn], held: Sequence[SkipColumn], files: pa.Table
 ) -> pa.Table:
     """The same of some files of a snapshot, as `snapshot.files` has found them."""
-    columns = _index_columns(catalog, snapshot, wanted, held)
+    columns = "".join(f", {old} AS {new}" for old, new in _index_columns(catalog, snapshot, wanted, held))
     among = " AND ".join(f"{name} IN ({numbers})" for name in KEY if (numbers := _few(files[name]))) or "TRUE"
-    items = "".join(f", {old} AS {new}" for old, new in columns)
-    query = f"SELECT version, action_order{items} FROM dl_skip_{snapshot.table_id} WHERE {among}"
-    if files.num_rows > FEW_FILES:
-        index = catalog.fetch_arrow(query)
-    else:  # rows of Python come with less ado
-        index = to_arrow(
-            [*KEY, *(new for _, new in columns)], catalog.fetch(query), dict.fromkeys(KEY, pa.int64()) | _kinds(wanted)
-        )
+    index = catalog.fetch_few(f"SELECT version, action_order{columns} FROM dl_skip_{snapshot.table_id} WHERE {among}")
     index = index.take(pc.index_in(pa.array(numbered(files)), pa.array(numbered(index))))
     adds = files.drop_columns(KEY)
     for name in index.column_names[len(KEY) :]:
@@ -59,13 +50,8 @@ def as_adds(
 
 def _typed(adds: pa.Table, wanted: Sequence[SkipColumn]) -> pa.Table:
     """Adds whose index columns have their types: SQLite has none where all values are NULL."""
-    kinds = _kinds(wanted)
+    kinds = {name: ARROW_INDEX[kind] for c in wanted for name, kind in c.definitions()}
     return adds.cast(pa.schema([f.with_type(kinds.get(f.name, f.type)) for f in adds.schema]))
-
-
-def _kinds(columns: Sequence[SkipColumn]) -> dict[str, pa.DataType]:
-    """The Arrow type of each column of an index."""
-    return {name: ARROW_INDEX[kind] for c in columns for name, kind in c.definitions()}
 
 
 def _index_columns(
