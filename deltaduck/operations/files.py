@@ -42,16 +42,15 @@ def as_adds(
     among = " AND ".join(f"{name} IN ({numbers})" for name in KEY if (numbers := _few(files[name]))) or "TRUE"
     index = catalog.fetch_few(f"SELECT version, action_order{columns} FROM dl_skip_{snapshot.table_id} WHERE {among}")
     index = index.take(pc.index_in(pa.array(numbered(files)), pa.array(numbered(index))))
-    adds = files.drop_columns(KEY)
-    for name in index.column_names[len(KEY) :]:
-        adds = adds.append_column(name, index[name])
-    return _typed(adds, wanted)
+    of_files, of_index = ({n: t[n] for n in t.column_names if n not in KEY} for t in (files, index))
+    return _typed(pa.table(of_files | of_index), wanted)
 
 
 def _typed(adds: pa.Table, wanted: Sequence[SkipColumn]) -> pa.Table:
     """Adds whose index columns have their types: SQLite has none where all values are NULL."""
     kinds = {name: ARROW_INDEX[kind] for c in wanted for name, kind in c.definitions()}
-    return adds.cast(pa.schema([f.with_type(kinds.get(f.name, f.type)) for f in adds.schema]))
+    columns = zip(adds.column_names, adds.columns, strict=True)
+    return pa.table({n: c if c.type == kinds.get(n, c.type) else c.cast(kinds[n]) for n, c in columns})
 
 
 def _index_columns(

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -89,29 +90,64 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The changes of a search, which the connection knows as a table.
+class Changes:
+    """What a search has found, in memory (`held`) where it is little.
 
-    Its columns: place, the row's place (NULL for a row that is new); clause; c0, c1, … with the values of `schema` where rows may
-    come; and where the table tracks rows row_id. sorted_places: of all rows that go, where they are in memory.
+    Its columns: place, the row's place (NULL for a row that is new); clause; c0, c1, … with the values of the schema where rows
+    may come; and where the table tracks rows row_id."""
+
+    connection: Any
+    name: str
+    held: pa.Table | None
+
+    @cached_property
+    def table(self) -> str:
+        """What the connection knows them as."""
+        if self.held is not None:
+            self.connection.register(self.name, self.held)
+        return self.name
+
+    @cached_property
+    def sorted_places(self) -> Any:
+        """The places of all rows that go, rising."""
+        rows = self.held
+        if rows is None:
+            rows = self.connection.sql(f"SELECT place FROM {self.table} WHERE place IS NOT NULL").to_arrow_table()
+        return np.sort(pc.drop_null(rows["place"]).to_numpy())  # several times as fast as what numpy.unique does
+
+    def release(self) -> None:
+        if self.held is None:
+            self.connection.execute(f"DROP TABLE {self.name}")
+        elif "table" in self.__dict__:
+            self.connection.unregister(self.name)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The changes of a search, and how many.
+
     files: those searched, by whose order a place counts. touched: (index of a file, rows of it that go).
     new_rows: how many rows come; comes: SQL that is true for them. given: columns that some clause sets, in lower case.
     """
 
-    connection: Any
-    table: str
-    sorted_places: Any | None
+    changes: Changes
     files: pa.Table
     touched: Sequence[tuple[int, int]]
     new_rows: int
     comes: str
     given: frozenset[str]
 
+    @property
+    def connection(self) -> Any:
+        return self.changes.connection
+
+    @property
+    def table(self) -> str:
+        return self.changes.table
+
     def places(self) -> Any:
         """The places of all rows that go, rising, each once."""
-        numbers = self.sorted_places
-        if numbers is None:
-            numbers = _sorted_places(self.connection.sql(f"SELECT place FROM {self.table}").to_arrow_table())
+        numbers = self.changes.sorted_places
         return numbers[np.diff(numbers, prepend=-1) != 0]
 
 
@@ -165,20 +201,13 @@ def _changes(
         held = None if search.repeats == "same" or any(IDENTITY in f.metadata for f in change.after.schema) else _held(con, query)
         if held is None:
             con.execute(f"CREATE TEMP TABLE {table} AS {query}")
-        else:
-            con.register(table, held)
+        changes = Changes(con, table, held)
         try:
-            places = None if held is None else _sorted_places(held)
-            _check_repeats(con, change, search, table, places, files)
-            _number(catalog, con, change, table, clauses)
-            repeated = search.source is not None and search.repeats == "one"
-            counted = _counted(con, table, repeated) if held is None else _counted_here(held, repeated)
-            yield _found(con, table, places, clauses, files, effect, counted)
+            _check_repeats(con, change, search, changes, files)
+            _number(catalog, con, change, changes, clauses)
+            yield _found(changes, clauses, files, effect, search.source is not None and search.repeats == "one")
         finally:
-            if held is None:
-                con.execute(f"DROP TABLE {table}")
-            else:
-                con.unregister(table)
+            changes.release()
     except duckdb.Error as e:
         raise parquet.translate(e, change.after.location) from e
 
@@ -203,12 +232,11 @@ def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], 
     """Every row that changes: place, clause, new values."""
     schema = change.after.schema
     more, stored = scan.identity_sql(change.after, files)
-    rows = scan.scan_sql(con, change.after, files, f"{place()} AS dl_at{more}", stored=stored)
-    target = f"({rows}) AS {quote(search.target)}"
-    at = f"{quote(search.target)}.dl_at"
+    rows = scan.scan_sql(con, change.after, files, f"file_index AS dl_file, file_row_number AS dl_row{more}", stored=stored)
+    target, name = f"({rows}) AS {quote(search.target)}", f"{quote(search.target)}."
     whens = {c.when for c in clauses}
     if search.source is None:
-        from_sql, at = f"{target} WHERE {search.on or 'true'}", "dl_at"
+        from_sql, name = f"{target} WHERE {search.on or 'true'}", ""
     elif whens == {MATCHED}:
         from_sql = f"{target}, {search.source} WHERE {search.on or 'true'}"
     else:
@@ -216,8 +244,8 @@ def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], 
         join = side[NOT_MATCHED in whens, NOT_MATCHED_BY_SOURCE in whens]
         from_sql = f"{target} {join} JOIN {search.source} ON ({search.on or 'true'})"
     tests = {
-        MATCHED: "true" if whens == {MATCHED} else f"{at} IS NOT NULL AND dl_hit IS NOT NULL",
-        NOT_MATCHED: f"{at} IS NULL",
+        MATCHED: "true" if whens == {MATCHED} else f"{name}dl_row IS NOT NULL AND dl_hit IS NOT NULL",
+        NOT_MATCHED: f"{name}dl_row IS NULL",
         NOT_MATCHED_BY_SOURCE: "dl_hit IS NULL",
     }
     conditions = [f"{tests[c.when]} AND ({c.condition})" if c.condition else tests[c.when] for c in clauses]
@@ -230,13 +258,14 @@ def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], 
     # the inner query names nothing, so that no expression can mean one of its results
     names = ", ".join(["place", "clause", *(f"c{i}" for i in range(len(columns))), *(["row_id"] if more else [])])
     columns += [f"{quote(search.target)}.dl_row_id"] if more else []
-    inner = f"SELECT {at}, {clause}, {', '.join(columns)} FROM {from_sql}"
+    # a row's place is worked out when it is known to change
+    inner = f"SELECT {place(f'{name}dl_file', f'{name}dl_row')}, {clause}, {', '.join(columns)} FROM {from_sql}"
     return f"SELECT * FROM ({inner}) AS found({names}) WHERE clause IS NOT NULL"
 
 
-def place() -> str:
+def place(file: str = "file_index", row: str = "file_row_number") -> str:
     """SQL: a row's place, as one number; `rewrite` takes it apart."""
-    return f"CAST(file_index AS BIGINT) * {marking.FILE} + CAST(file_row_number AS BIGINT)"
+    return f"CAST({file} AS BIGINT) * {marking.FILE} + CAST({row} AS BIGINT)"
 
 
 def _case(conditions: Sequence[str], values: Sequence[str], type_: str = "INTEGER") -> str:
@@ -272,14 +301,14 @@ def _value(f: Field, clause: Clause, values: Mapping[str, str], target: str) -> 
     return "NULL"
 
 
-def _check_repeats(con: Any, change: Change, search: Search, table: str, places: Any | None, files: pa.Table) -> None:
+def _check_repeats(con: Any, change: Change, search: Search, changes: Changes, files: pa.Table) -> None:
     """ConstraintViolationError when several rows of the source would change one row of the table."""
     if search.source is None or search.repeats == "one":
         return
-    repeated = _repeated(con, table) if places is None else _repeated_here(places)
+    repeated = _repeated(changes)
     if repeated is not None and search.repeats == "same":
-        con.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT DISTINCT * FROM {table}")
-        repeated = _repeated(con, table)
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {changes.table} AS SELECT DISTINCT * FROM {changes.table}")
+        repeated = _repeated(changes)
     if repeated is None:
         return
     source = scan.scan_sql(con, change.after, files, f"{place()} AS dl_at")
@@ -293,27 +322,22 @@ def _check_repeats(con: Any, change: Change, search: Search, table: str, places:
     )
 
 
-def _repeated(con: Any, table: str) -> int | None:
+def _repeated(changes: Changes) -> int | None:
     """A place that was found more than once."""
-    query = f"SELECT place FROM {table} WHERE place IS NOT NULL GROUP BY place HAVING count(*) > 1 LIMIT 1"
-    return next((place for (place,) in con.execute(query).fetchall()), None)
-
-
-def _repeated_here(places: Any) -> int | None:
-    """The same of places in memory, which rise."""
+    if changes.held is None:
+        query = f"SELECT place FROM {changes.table} WHERE place IS NOT NULL GROUP BY place HAVING count(*) > 1 LIMIT 1"
+        return next((place for (place,) in changes.connection.execute(query).fetchall()), None)
+    places = changes.sorted_places
     again = np.flatnonzero(places[1:] == places[:-1])
     return int(places[again[0]]) if len(again) else None
 
 
-def _sorted_places(rows: pa.Table) -> Any:
-    return np.sort(pc.drop_null(rows["place"]).to_numpy())  # several times as fast as what numpy.unique does
-
-
-def _number(catalog: Catalog, con: Any, change: Change, table: str, clauses: Sequence[Clause]) -> None:
+def _number(catalog: Catalog, con: Any, change: Change, changes: Changes, clauses: Sequence[Clause]) -> None:
     """Give rows that come without one a value of the identity columns."""
     for i, f in enumerate(change.after.schema):
         if IDENTITY not in f.metadata:
             continue
+        table = changes.table
         without = [
             str(n) for n, c in enumerate(clauses) if c.action == "insert" and f.name.lower() not in map(str.lower, c.values)
         ]
@@ -324,13 +348,10 @@ def _number(catalog: Catalog, con: Any, change: Change, table: str, clauses: Seq
             con.execute(f"UPDATE {table} SET c{i} = {first} + {step} * new.n FROM ({rows}) new WHERE {table}.rowid = new.place")
 
 
-def _found(
-    con: Any, table: str, sorted_places: Any | None, clauses: Sequence[Clause], files: pa.Table, effect: Effect,
-    counted: Iterable[tuple[int | None, int, int, int]],
-) -> Found:  # fmt: skip
-    """What was found, from how much of it was."""
+def _found(changes: Changes, clauses: Sequence[Clause], files: pa.Table, effect: Effect, repeated: bool) -> Found:
+    """Count what was found. repeated: may a row have been found more than once?"""
     touched: dict[int, int] = {}
-    for file, clause, places, rows in counted:
+    for file, clause, places, rows in _counted(changes, repeated):
         match clauses[clause].action:
             case "insert":
                 effect.inserted += rows
@@ -343,14 +364,16 @@ def _found(
     coming = [str(n) for n, c in enumerate(clauses) if c.action in COMES]
     comes = f"clause IN ({', '.join(coming)})" if coming else "false"
     given = frozenset(name.lower() for c in clauses for name in c.values)
-    return Found(con, table, sorted_places, files, sorted(touched.items()), effect.updated + effect.inserted, comes, given)
+    return Found(changes, files, sorted(touched.items()), effect.updated + effect.inserted, comes, given)
 
 
-def _counted(con: Any, table: str, repeated: bool) -> list[tuple[int | None, int, int, int]]:
-    """(file, clause, rows of the table, rows found). repeated: may a row have been found more than once?"""
+def _counted(changes: Changes, repeated: bool) -> list[tuple[int | None, int, int, int]]:
+    """(file, clause, rows of the table, rows found)."""
+    if changes.held is not None:
+        return _counted_here(changes.held, repeated)
     count = "count(DISTINCT place)" if repeated else "count(place)"
-    query = f"SELECT place // {marking.FILE} AS file, clause, {count}, count(*) FROM {table} GROUP BY ALL"
-    return con.execute(query).fetchall()  # type: ignore[no-any-return]
+    query = f"SELECT place // {marking.FILE} AS file, clause, {count}, count(*) FROM {changes.table} GROUP BY ALL"
+    return changes.connection.execute(query).fetchall()  # type: ignore[no-any-return]
 
 
 def _counted_here(rows: pa.Table, repeated: bool) -> list[tuple[int | None, int, int, int]]:
