@@ -173,6 +173,22 @@ def test_local_frames_are_tables(lake: Lake, people: pa.Table) -> None:
     assert [arrow, polars, lazy, pandas, reader]  # found by name only
 
 
+def test_a_table_that_the_name_does_not_reach_is_in_no_frames_way(lake: Lake) -> None:
+    """Unqualified names mean what DuckDB's search path says: not what another schema or database has."""
+    lake.con.execute("ATTACH ':memory:' AS elsewhere; CREATE TABLE elsewhere.arrivals (id INTEGER)")
+    lake.con.execute("CREATE TEMP TABLE here AS SELECT 9 AS id")
+    arrivals = here = pa.table({"id": [1, 2]})
+    lake.write("people", arrivals)
+    assert lake.sql("SELECT sum(id) FROM arrivals").fetchall() == [(3,)]
+    assert lake.sql("SELECT sum(id) FROM here").fetchall() == [(9,)]
+    assert lake.sql("INSERT INTO people SELECT * FROM here").fetchall()[0][0] == 1
+    lake.sql("MERGE INTO people USING arrivals ON people.id = arrivals.id WHEN MATCHED THEN DELETE")
+    assert lake.sql("FROM people").fetchall() == [(9,)]
+    with pytest.raises(TableNotFoundError):
+        lake.sql("DELETE FROM elsewhere_not")
+    assert here is arrivals  # found by name only
+
+
 def test_a_table_of_the_lake_comes_before_a_local_frame(lake: Lake, people: pa.Table) -> None:
     lake.write("people", people)
     people = people.slice(0, 1)
