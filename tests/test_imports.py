@@ -27,6 +27,7 @@ ROOMS = [
         "change_feed",
         "skip_index",
         "small_files",
+        "many_files",
         "parquet",
         "changes",
         "row_conflicts",
