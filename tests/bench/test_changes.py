@@ -13,7 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 
 import deltaduck
 
-ROWS, CHANGED, ROUNDS = 1_500_000, 100_000, 3
+ROWS, CHANGED, ROUNDS = 1_500_000, 100_000, 5
 
 # TPC-H's orders, with about its cardinalities
 COLUMNS = """
