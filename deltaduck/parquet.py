@@ -68,7 +68,7 @@ class Target:
 def by_all_threads(target: Target, rows: int, threads: int) -> Target:
     """The same target, for so many rows: in row groups that give every thread something to write, as one writes a whole group."""
     size = max(LEAST_ROW_GROUP, -(-rows // (2 * threads)))
-    if target.partition_columns or "ROW_GROUP_SIZE" in target.copy_options or size >= ROW_GROUP:
+    if threads == 1 or target.partition_columns or "ROW_GROUP_SIZE" in target.copy_options or size >= ROW_GROUP:
         return target
     return replace(target, copy_options={**target.copy_options, "ROW_GROUP_SIZE": size})
 

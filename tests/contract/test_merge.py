@@ -473,12 +473,12 @@ def test_two_merges_of_the_same_key_conflict_and_of_different_files_do_not(parts
     assert parts.sql("SELECT id FROM parts WHERE n = 1 ORDER BY id").fetchall() == [(55,), (155,)]
 
 
-@pytest.mark.parametrize(("threads", "groups"), [(1, 2), (2, 4), (8, 5)])
+@pytest.mark.parametrize(("threads", "groups"), [(1, 1), (2, 4), (8, 5)])
 def test_changed_rows_give_every_thread_a_row_group(lake: Lake, threads: int, groups: int) -> None:
     """DuckDB writes a row group with one thread: 100,000 rows would be a single one."""
     lake.write("t", "SELECT range AS id, 0 AS n FROM range(1000)", configuration={"delta.enableDeletionVectors": "true"})
     lake.con.execute(f"SET threads = {threads}")
     lake.sql("MERGE INTO t USING range(100000) s(id) ON t.id = s.id WHEN NOT MATCHED THEN INSERT VALUES (s.id, 1)")
     (path,) = [p for p in lake.table("t").file_uris() if "part-" in p and pq.ParquetFile(p).metadata.num_rows == 99_000]
-    assert groups <= pq.ParquetFile(path).num_row_groups <= groups + 1  # threads hand in what they have
+    assert groups <= pq.ParquetFile(path).num_row_groups <= groups + (threads > 1)  # threads hand in what they have
     assert lake.sql("SELECT count(*), count(DISTINCT id), sum(n) FROM t").fetchall() == [(100_000, 100_000, 99_000)]
