@@ -105,7 +105,17 @@ def _tracked(snapshot: Snapshot, files: pa.Table) -> tuple[str, str, dict[str, s
 
 def of_file(values: Sequence[int | None]) -> str:
     """SQL: the value that belongs to the file of a row."""
-    return f"from_json({literal(json.dumps(values))}, '[\"BIGINT\"]')[CAST(file_index AS BIGINT) + 1]"
+    return f"{list_sql(values, 'BIGINT')}[CAST(file_index AS BIGINT) + 1]"
+
+
+def list_sql(values: Sequence[Any], kind: str = "VARCHAR") -> str:
+    """SQL: a constant list."""
+    return _folded(json.dumps(values, ensure_ascii=False), kind)
+
+
+def _folded(text: str, kind: str = "VARCHAR") -> str:
+    """The same from JSON, which DuckDB makes a list when it binds: a list literal of many members takes it ten times as long."""
+    return f"from_json({literal(text)}, '[\"{kind}\"]')"
 
 
 def empty_sql(schema: Struct, types: Mapping[str, str] | None = None) -> str:
@@ -117,10 +127,7 @@ def empty_sql(schema: Struct, types: Mapping[str, str] | None = None) -> str:
 
 
 def _lists(connection: Any, snapshot: Snapshot, files: pa.Table) -> tuple[str, dict[str, str]]:
-    """SQL constants: the list of file names, and for each partition column the list of the log's strings.
-
-    They are JSON text that DuckDB folds into a list when it binds: a list literal of as many members takes it ten times as long.
-    """
+    """SQL constants: the list of file names, and for each partition column the list of the log's strings."""
     parts = [f for f in snapshot.schema if f.name in snapshot.partition_columns]
     place, prefix = _places(connection, snapshot.location, files["path"])
     spelt = pc.any(pc.match_substring_regex(files["path"], "^/|[%:]")).as_py()  # in another way than as names below the root
@@ -131,7 +138,7 @@ def _lists(connection: Any, snapshot: Snapshot, files: pa.Table) -> tuple[str, d
     if not spelt:
         paths = pc.binary_join_element_wise(f"{place}/", files["path"], "")
         texts.insert(0, json.dumps(paths.to_pylist(), ensure_ascii=False))
-    paths, *values = [f"from_json({literal(text)}, '[\"VARCHAR\"]')" for text in texts]
+    paths, *values = map(_folded, texts)
     return paths, dict(zip([f.name for f in parts], values, strict=True))
 
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import duckdb
 import pyarrow.compute as pc
 
-from deltaduck import many_files, parquet, storage
+from deltaduck import many_files, parquet, scan, storage
 from deltaduck.catalog.base import now_ms
 from deltaduck.errors import SchemaMismatchError, StorageError, TableExistsError, UnsupportedFeatureError
 from deltaduck.operations import footers
@@ -94,7 +94,7 @@ def _schema(con: Any, files: Sequence[str], parts: Sequence[str], partition_by: 
         hive = "true, hive_types={" + ", ".join(f"{literal(k)}: {v}" for k, v in partition_by.items()) + "}"
     firsts = footers.layouts(con, files)
     asked = files if parts else firsts  # what type a directory's value has, all of them say
-    relation = con.sql(f"FROM read_parquet({footers.list_of(asked)}, union_by_name=true, hive_partitioning={hive})")
+    relation = con.sql(f"FROM read_parquet({scan.list_sql(asked)}, union_by_name=true, hive_partitioning={hive})")
     fields = [Field(n, from_duckdb(t, n)) for n, t in zip(relation.columns, relation.types, strict=True)]
     data = [f for f in fields if f.name not in parts]
     same = all(duckdb.sqltype(to_duckdb(f.type)) == t for f, t in zip(fields, relation.types, strict=True) if f in data)

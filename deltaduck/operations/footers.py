@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from urllib.parse import quote as quote_path
 
 import pyarrow as pa
 
-from deltaduck import skip_index
+from deltaduck import scan, skip_index
 from deltaduck.errors import SchemaMismatchError
 from deltaduck.parquet import ADD_SCHEMA, Target
 from deltaduck.protocol import partitions, stats
@@ -46,7 +45,7 @@ FOOTERS = """
 
 def layouts(con: Any, files: Sequence[str]) -> list[str]:
     """Read the files' schemas; a file of each kind."""
-    con.execute(SCHEMAS.format(files=list_of(files)))
+    con.execute(SCHEMAS.format(files=scan.list_sql(files)))
     return [name for (name,) in con.execute(FIRSTS).fetchall()]
 
 
@@ -78,7 +77,7 @@ def adds(
         "size": pa.array(found.values(), pa.int64()),
         **{f"dl_part_{i}": pa.array(values[f.name], pa.string()) for i, f in enumerate(parts)},
     }  # fmt: skip
-    con.execute(FOOTERS.format(files=list_of(names)))
+    con.execute(FOOTERS.format(files=scan.list_sql(names)))
     con.register("dl_files_found", pa.table(listed))
     try:
         told = con.sql(_query(target, parts)).to_arrow_table()
@@ -134,8 +133,3 @@ def _in_order(kind: str) -> str:
     """SQL: and does a file's column have values in the order that they have as values of the table's type?"""
     only = {"string": "VARCHAR", "timestamp": "TIMESTAMP WITH TIME ZONE"}.get(kind)
     return f" AND kind = {literal(only)}" if only else ""
-
-
-def list_of(files: Sequence[str]) -> str:
-    """SQL: a list of names, as text that DuckDB folds into one: a list literal of as many members takes it ten times as long."""
-    return f"from_json({literal(json.dumps(files, ensure_ascii=False))}, '[\"VARCHAR\"]')"

@@ -203,8 +203,8 @@ def _changes(
             con.execute(f"CREATE TEMP TABLE {table} AS {query}")
         changes = Changes(con, table, held)
         try:
-            _check_repeats(con, change, search, changes, files)
-            _number(catalog, con, change, changes, clauses)
+            _check_repeats(change, search, changes, files)
+            _number(catalog, change, changes, clauses)
             yield _found(changes, clauses, files, effect, search.source is not None and search.repeats == "one")
         finally:
             changes.release()
@@ -301,8 +301,9 @@ def _value(f: Field, clause: Clause, values: Mapping[str, str], target: str) -> 
     return "NULL"
 
 
-def _check_repeats(con: Any, change: Change, search: Search, changes: Changes, files: pa.Table) -> None:
+def _check_repeats(change: Change, search: Search, changes: Changes, files: pa.Table) -> None:
     """ConstraintViolationError when several rows of the source would change one row of the table."""
+    con = changes.connection
     if search.source is None or search.repeats == "one":
         return
     repeated = _repeated(changes)
@@ -332,12 +333,12 @@ def _repeated(changes: Changes) -> int | None:
     return int(places[again[0]]) if len(again) else None
 
 
-def _number(catalog: Catalog, con: Any, change: Change, changes: Changes, clauses: Sequence[Clause]) -> None:
+def _number(catalog: Catalog, change: Change, changes: Changes, clauses: Sequence[Clause]) -> None:
     """Give rows that come without one a value of the identity columns."""
     for i, f in enumerate(change.after.schema):
         if IDENTITY not in f.metadata:
             continue
-        table = changes.table
+        con, table = changes.connection, changes.table
         without = [
             str(n) for n, c in enumerate(clauses) if c.action == "insert" and f.name.lower() not in map(str.lower, c.values)
         ]
