@@ -21,6 +21,9 @@ REMOVED = [  # what a remove says of its file
 ]  # fmt: skip
 
 
+INDEXED = ["indexed_version", "indexed_action_order"]  # where a file was added before that an add adds again
+
+
 def removal(files: pa.Table, data_change: bool | None) -> pa.Table:
     """Committed files as rows of `Change.removes`."""
     return files.select([*KEY, *REMOVED]).append_column(
@@ -34,8 +37,9 @@ class Change:
 
     base: the snapshot that was read; None when the table is new. after: the table as it will be.
     skip: the index of the table as it will be; known: all that its index holds, or was staged to hold.
-    adds: one row per new file (`parquet.write_files`). removes: live files that go (`removal`); without data_change when the
-    same file is added again, whose path is then in a column `again`.
+    adds: one row per new file (`parquet.write_files`), or file that is added again (`operations.files.as_adds`).
+    removes: live files that go (`removal`); without data_change when the same file is added again, whose path is then in a
+    column `again`.
     foreign_files: some of the adds are files that were not written now, whose columns may be others than the table's.
     metrics: what statements say of themselves, beside what the files say.
     reads: what was read, as conditions on the skip index. A commit without reads and removes is a blind append.

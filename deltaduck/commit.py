@@ -19,18 +19,17 @@ from deltaduck import snapshot as snapshots
 from deltaduck._version import __version__
 from deltaduck.catalog import Catalog, Params
 from deltaduck.catalog.base import DuplicateKeyError, now_ms
-from deltaduck.changes import Change
+from deltaduck.changes import INDEXED, Change
 from deltaduck.errors import CatalogError, CommitConflictError, TableExistsError, TableNotFoundError
 from deltaduck.parquet import ADD_SCHEMA
 from deltaduck.protocol import log, row_tracking
 from deltaduck.protocol.features import IN_COMMIT_SINCE, IN_COMMIT_TIMESTAMP, is_on
 from deltaduck.protocol.schema import Struct, to_json
 from deltaduck.protocol.stats import SkipColumn
-from deltaduck.snapshot import KEY, Snapshot
+from deltaduck.snapshot import FEW_FILES, KEY, Snapshot
 
 KINDS = ("commit_info", "protocol", "metadata", "txn", "domain_metadata", "cdc", "remove", "add", "add_rich", "other")
 Insert = tuple[str, Params | Sequence[Any]]  # with its parameters, by name or by place
-FEW_FILES = 64  # whose rows are kept until they are published: more are read back
 
 
 ADD_MORE = (  # what an add may say that a file written now does not have
@@ -293,7 +292,7 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     if adds is not None and adds.num_rows:
         rich = change.foreign_files or not set(ADD_MORE).isdisjoint(adds.column_names)
         kinds |= {"add", "add_rich"} if rich else {"add"}
-        _add(rows, scope, adds, next_order, skip_index.names(change.skip))
+        _add(rows, change, scope, adds, next_order)
     _insert_version(
         rows, replace(change, after=after), scope, commit_ms, commit_id, isolation, _metrics(adds, removes) | change.metrics
     )
@@ -422,14 +421,11 @@ def _close(catalog: Catalog, scope: dict[str, int], files: pa.Table) -> int:
         with catalog.staged("dl_staged_removes", files.select(KEY)):
             among = "(version, action_order) IN (SELECT version, action_order FROM dl_staged_removes)"
             return catalog.execute(sql.format(among=among), scope)
-    orders: dict[int, list[int]] = {}
-    for version, order in zip(*(files[name].to_pylist() for name in KEY), strict=True):
-        orders.setdefault(version, []).append(order)
-    among = " OR ".join(f"version = {v} AND action_order IN ({', '.join(map(str, o))})" for v, o in orders.items())
-    return catalog.execute(sql.format(among=among), scope)
+    return catalog.execute(sql.format(among=snapshots.among(files)), scope)
 
 
-def _add(rows: _Rows, scope: dict[str, int], adds: pa.Table, first_order: int, skip_names: list[str]) -> None:
+def _add(rows: _Rows, change: Change, scope: dict[str, int], adds: pa.Table, first_order: int) -> None:
+    """Add actions, and their rows of the skip index."""
     n = adds.num_rows
     order = pa.array(np.arange(first_order, first_order + n, dtype=np.int64))
     version = pa.repeat(pa.scalar(scope["version"], pa.int64()), n)
@@ -440,10 +436,13 @@ def _add(rows: _Rows, scope: dict[str, int], adds: pa.Table, first_order: int, s
         files = files.set_column(known.index("dv_id"), "dv_id", files["dv_id"].fill_null(""))
     files = files.append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
     rows.insert_files("dl_add_files", files.append_column("version", version).append_column("action_order", order))
-    for name in {*skip_names} - said:  # columns that came after the files
-        adds = adds.append_column(name, pa.nulls(n))
-    index = adds.select(skip_names).append_column("version", version).append_column("action_order", order)
-    rows.catalog.ingest(f"dl_skip_{scope['table_id']}", index)
+    placed = adds.append_column("version", version).append_column("action_order", order)
+    if {*INDEXED} <= said:
+        again = pc.is_valid(adds[INDEXED[0]])
+        skip_index.take_over(rows.catalog, change.name, scope["table_id"], change.skip, placed.filter(again))
+        placed = placed.filter(pc.invert(again))
+    if placed.num_rows:
+        skip_index.add(rows.catalog, scope["table_id"], change.skip, placed)
 
 
 def _metrics(adds: pa.Table | None, removes: pa.Table | None) -> dict[str, int]:

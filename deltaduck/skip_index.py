@@ -12,11 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from deltaduck.catalog import Catalog
+from deltaduck.changes import INDEXED
+from deltaduck.errors import CatalogError
 from deltaduck.protocol import stats
 from deltaduck.protocol.schema import Struct, literal, widens
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.protocol.widening import once_float
-from deltaduck.snapshot import Snapshot
+from deltaduck.snapshot import FEW_FILES, KEY, Snapshot, among
 
 ENGINE = "deltaduck"  # engineInfo of files whose float maxima are known to have no NaN above them
 
@@ -77,6 +79,35 @@ def _record(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn]) -> N
             "insert_skip_column", table_id=table_id, ordinal=c.ordinal,
             column_path=json.dumps(c.path, ensure_ascii=False), delta_type=c.type, is_partition=c.is_partition,
         )  # fmt: skip
+
+
+def add(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn], adds: pa.Table) -> None:
+    """Index adds by the values that they have; a column that came after a file is unknown there."""
+    for name in {*names(columns)} - {*adds.column_names}:
+        adds = adds.append_column(name, pa.nulls(adds.num_rows))
+    catalog.ingest(f"dl_skip_{table_id}", adds.select([*names(columns), *KEY]))
+
+
+def take_over(catalog: Catalog, table: str, table_id: int, columns: Sequence[SkipColumn], adds: pa.Table) -> None:
+    """Index adds of files that were added before (`changes.INDEXED`) as they were indexed then.
+
+    CatalogError when the index lacks any of them.
+    """
+    index, values, (version,) = f"dl_skip_{table_id}", ", ".join(names(columns)), adds["version"].unique().to_pylist()
+    into = f"INSERT INTO {index} (version, action_order, {values}) SELECT {version}"
+    before = adds.select(INDEXED).rename_columns(KEY)
+    if adds.num_rows <= FEW_FILES:
+        keys = zip(*(c.to_pylist() for c in (*before.columns, adds["action_order"])), strict=True)
+        order = " ".join(f"WHEN version = {v} AND action_order = {a} THEN {new}" for v, a, new in keys)
+        n = catalog.execute(f"{into}, CASE {order} END, {values} FROM {index} WHERE {among(before)}")
+    else:
+        with catalog.staged("dl_staged_index", before.append_column("new_order", adds["action_order"])):
+            n = catalog.execute(f"{into}, new_order, {values} FROM {index} JOIN dl_staged_index USING (version, action_order)")
+    if n != adds.num_rows:
+        raise CatalogError(
+            f"the skip index of table {table!r} lacks files that this commit changes; nothing was committed: rebuild it with "
+            f"lake.table({table!r}).rebuild_index()"
+        )
 
 
 def values_sql(columns: Sequence[SkipColumn], floats: Collection[tuple[str, ...]], source: str, keep: str) -> str:

@@ -22,6 +22,7 @@ from deltaduck.protocol.stats import SkipColumn, recorded
 from deltaduck.protocol.stats import skip_columns as wanted_skip_columns
 
 KEY = ["version", "action_order"]  # of a file: where in the log it was added
+FEW_FILES = 64  # that are told one by one: more are told set by set
 MAX_DEFINITIONS = 10_000  # kept in memory
 NEVER_UNIFORM = 2**62  # as a `uniform_since`: any file may have other columns than the table
 
@@ -256,6 +257,14 @@ def numbered(keys: pa.Table) -> Any:
     """One number for (version, action_order): where in the log a file was added."""
     version, order = (keys[name].to_numpy() for name in KEY)
     return version * (1 << 32) + order
+
+
+def among(keys: pa.Table) -> str:
+    """SQL: is it one of these few (version, action_order)?"""
+    orders: dict[int, list[int]] = {}
+    for version, order in zip(*(keys[name].to_pylist() for name in KEY), strict=True):
+        orders.setdefault(version, []).append(order)
+    return " OR ".join(f"version = {v} AND action_order IN ({', '.join(map(str, o))})" for v, o in orders.items())
 
 
 def in_order(files: pa.Table) -> pa.Table:

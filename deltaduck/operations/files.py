@@ -10,17 +10,14 @@ import pyarrow.compute as pc
 
 from deltaduck import snapshot as snapshots
 from deltaduck.catalog import Catalog
-from deltaduck.changes import Change, removal
+from deltaduck.changes import INDEXED, Change, removal
 from deltaduck.parquet import ARROW_INDEX
 from deltaduck.protocol import row_tracking
 from deltaduck.protocol.stats import SkipColumn
-from deltaduck.snapshot import KEY, Snapshot, in_order, numbered
+from deltaduck.snapshot import KEY, Snapshot, in_order
 
 if TYPE_CHECKING:
     from deltaduck.transaction import Transaction
-
-
-FEW_VALUES = 1000  # that a condition names one by one
 
 
 def version_files(catalog: Catalog, snapshot: Snapshot, wanted: Sequence[SkipColumn], held: Sequence[SkipColumn]) -> pa.Table:
@@ -34,16 +31,10 @@ def version_files(catalog: Catalog, snapshot: Snapshot, wanted: Sequence[SkipCol
     return _typed(in_order(found).drop_columns(KEY), wanted)
 
 
-def as_adds(
-    catalog: Catalog, snapshot: Snapshot, wanted: Sequence[SkipColumn], held: Sequence[SkipColumn], files: pa.Table
-) -> pa.Table:
-    """The same of some files of a snapshot, as `snapshot.files` has found them."""
-    columns = "".join(f", {old} AS {new}" for old, new in _index_columns(catalog, snapshot, wanted, held))
-    among = " AND ".join(f"{name} IN ({numbers})" for name in KEY if (numbers := _few(files[name]))) or "TRUE"
-    index = catalog.fetch_few(f"SELECT version, action_order{columns} FROM dl_skip_{snapshot.table_id} WHERE {among}")
-    index = index.take(pc.index_in(pa.array(numbered(files)), pa.array(numbered(index))))
-    of_files, of_index = ({n: t[n] for n in t.column_names if n not in KEY} for t in (files, index))
-    return _typed(pa.table(of_files | of_index), wanted)
+def as_adds(files: pa.Table) -> pa.Table:
+    """The same of files of the table itself, as `snapshot.files` has found them: the commit takes their index over."""
+    again = dict(zip(KEY, INDEXED, strict=True))
+    return files.rename_columns([again.get(name, name) for name in files.column_names])
 
 
 def _typed(adds: pa.Table, wanted: Sequence[SkipColumn]) -> pa.Table:
@@ -68,12 +59,6 @@ def _index_columns(
     ]
 
 
-def _few(values: pa.ChunkedArray) -> str:
-    """Numbers, to look for; nothing where there are many of them."""
-    numbers = pc.unique(values).to_pylist()
-    return ", ".join(map(str, numbers)) if len(numbers) <= FEW_VALUES else ""
-
-
 def give_row_ids(tx: Transaction, change: Change) -> None:
     """Where a table begins to track rows: add its files again, so that this commit gives them row ids."""
     base = change.base
@@ -91,7 +76,7 @@ def committed_files(tx: Transaction, change: Change) -> tuple[pa.Table, pa.Table
     files = files.filter(pc.is_valid(files["version"]))
     if change.base is None or not files.num_rows:
         return files.slice(0, 0), files.slice(0, 0)
-    return files, as_adds(tx.lake.catalog, change.base, change.skip, change.known, files)
+    return files, as_adds(files)
 
 
 def add_again(change: Change, adds: pa.Table, files: pa.Table) -> None:

@@ -64,13 +64,12 @@ def _positions(found: Found, files: Sequence[int]) -> list[Any]:
 
 def _exchange(tx: Transaction, change: Change, files: pa.Table, rows: Sequence[Any]) -> None:
     """Stage the same files with these rows deleted too."""
-    assert change.base is not None
     location = change.after.location
     known = deletions.vectors(location, files)
     name, content, vectors = file_of([np.union1d(old, new) if len(old) else new for old, new in zip(known, rows, strict=True)])
     storage.put_if_absent(location, name, content)
-    adds = as_adds(tx.lake.catalog, change.base, change.skip, change.known, files)
     tx.remove(change, files, told=True)
-    tx.add(change, deletions.with_vectors(adds, vectors), [storage.join(location, name)], told=True)
+    tx.add(change, deletions.with_vectors(as_adds(files), vectors), [storage.join(location, name)], told=True)
+    assert change.base is not None
     if pc.min(files["version"]).as_py() < change.base.uniform_since:
         change.keeps_foreign_files()

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from deltaduck import parquet, scan, skip_index
+from deltaduck.changes import INDEXED
 from deltaduck.operations.alter import begin
 from deltaduck.operations.files import add_again, committed_files
 from deltaduck.protocol import stats
@@ -31,10 +32,9 @@ def recompute(tx: Transaction, table: str) -> dict[str, int]:
         return {"num_files": 0}
     con: Any = tx.lake.con.cursor()
     texts = _stats(con, change.after, adds.append_column("version", before["version"]))
-    index = [c for c in change.skip if not c.is_partition]
-    new = skip_index.described(con, texts, adds["partition_values"], index)
-    columns = {name: adds[name] for name in adds.column_names} | {"stats": texts}
-    columns |= {name: new[name] for name in skip_index.names(index)}
+    index = skip_index.described(con, texts, adds["partition_values"], change.skip)
+    columns = {name: adds[name] for name in adds.column_names if name not in INDEXED} | {"stats": texts}
+    columns |= {name: index[name] for name in skip_index.names(change.skip)}
     add_again(change, pa.table(columns), before)
     if change.base is not None:
         change.operation, change.parameters = "COMPUTE STATS", {}
