@@ -31,6 +31,7 @@ LEGACY_FEATURES = {  # what each writer version before 7 adds
 
 
 DELETION_VECTORS = "delta.enableDeletionVectors"
+PARQUET_FORMAT = "delta.parquet.format.version"
 CHANGE_DATA = "delta.enableChangeDataFeed"
 ROW_TRACKING = "delta.enableRowTracking"
 IN_COMMIT_TIMESTAMP = "delta.enableInCommitTimestamps"
@@ -227,6 +228,7 @@ PROPERTIES: dict[str, tuple[Callable[[str], bool], str]] = {
         lambda v: v.lower() in ("snappy", "zstd", "gzip", "lz4_raw", "uncompressed"),
         "snappy, zstd, gzip, lz4_raw or uncompressed",
     ),
+    PARQUET_FORMAT: (lambda v: re.fullmatch(r"1\.0\.0|2\.\d+\.\d+", v) is not None, "1.0.0 or 2.12.0"),
     "delta.targetFileSize": (_size, "a size such as 128mb"),
 }
 
