@@ -244,7 +244,7 @@ def files(catalog: Catalog, snapshot: Snapshot, condition: Condition | None = No
     """
     params: dict[str, Any] = {"table_id": snapshot.table_id, "version": snapshot.version}
     if condition is None or condition.sql == "TRUE":
-        found = catalog.arrow("files", **params)
+        found = catalog.fetch_few(catalog.sql("files"), params)
     else:
         keys = f"SELECT version, action_order FROM dl_skip_{snapshot.table_id} s WHERE {condition.sql}"
         found = catalog.fetch_few(catalog.sql("files_of").replace("{keys}", keys), {**params, **condition.params})

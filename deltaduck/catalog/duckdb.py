@@ -86,8 +86,8 @@ class DuckDBCatalog(Catalog):
 
     def fetch_few(self, sql: str, params: Params | None = None) -> pa.Table:
         with self._translated():
-            cursor = self._run(sql, params)
-            names, rows = [c[0] for c in cursor.description], cursor.fetchmany(FEW_ANSWERS + 1)
+            cursor = self._run(f"{sql}\nLIMIT {FEW_ANSWERS + 1}", params)
+            names, rows = [c[0] for c in cursor.description], cursor.fetchall()
         # a relation is planned twice; it has no object per value
         return to_arrow(names, rows) if len(rows) <= FEW_ANSWERS else self.fetch_arrow(sql, params)
 
