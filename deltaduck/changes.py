@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deltaduck.errors import ConstraintViolationError
 from deltaduck.parquet import Target
@@ -115,6 +116,11 @@ class Change:
         """Some of the adds are files that were not written now: they may lack columns that the table has."""
         self.foreign_files = True
         self.after = replace(self.after, uniform_since=NEVER_UNIFORM)
+
+    def adds_again(self, files: pa.Table) -> None:
+        """Some of the adds are of these files, which the table has: they have the columns that it had when they came."""
+        if self.base is None or self.replaces_layout or pc.min(files["version"]).as_py() < self.base.uniform_since:
+            self.keeps_foreign_files()
 
     def count(self, **numbers: int) -> None:
         """Add to the metrics."""

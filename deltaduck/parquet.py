@@ -24,13 +24,14 @@ from deltaduck.errors import (
     UnsupportedFeatureError,
 )
 from deltaduck.protocol import mapping, partitions, stats
-from deltaduck.protocol.features import DELETION_VECTORS, PARQUET_FORMAT, is_on, size_bytes
+from deltaduck.protocol.features import PARQUET_FORMAT, size_bytes
 from deltaduck.protocol.schema import Field, Struct, literal, quote, uses
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.rules import Rule
 
 TARGET_FILE_SIZE = 256 << 20
 ROW_GROUP, LEAST_ROW_GROUP = 122_880, 20_480  # rows: what DuckDB writes, and what is still worth reading at once
+NOT_IN_V2 = ("float", "double", "integer", "date")
 ADD_SCHEMA = pa.schema(
     {
         "path": pa.string(), "partition_values": pa.string(), "size": pa.int64(), "modification_time": pa.int64(),
@@ -77,12 +78,12 @@ def version(target: Target) -> str:
     """What COPY calls a version of Parquet. V2 writes whole numbers as differences and texts after their lengths: smaller, and
     read up to three times as fast. The pages are those of the first version.
 
-    Unless the table says one, files that only readers of deletion vectors open have it, all of whom are newer than it. Not where
-    there is a FLOAT or DOUBLE: V2 splits those into streams of bytes, which Spark does not read.
+    Not where V2 would write what others do not read: FLOAT and DOUBLE as streams of bytes, which Spark refuses; differences of
+    INTEGER and DATE that have more than their 32 bits, which Arrow and delta-rs do.
     https://github.com/delta-io/delta/blob/master/PROTOCOL.md#table-properties
     """
-    said = target.configuration.get(PARQUET_FORMAT) or ("2" if is_on(target.configuration, DELETION_VECTORS) else "1")
-    return "V2" if said.startswith("2") and not any(uses(target.stored, kind) for kind in ("float", "double")) else "V1"
+    wanted = target.configuration.get(PARQUET_FORMAT, "").startswith("2.")
+    return "V2" if wanted and not any(uses(target.stored, kind) for kind in NOT_IN_V2) else "V1"
 
 
 def write_files(

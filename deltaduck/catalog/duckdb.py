@@ -85,9 +85,11 @@ class DuckDBCatalog(Catalog):
             return self._cursor().sql(self._parsed(sql, params), params=_used(sql, params)).to_arrow_table()
 
     def fetch_few(self, sql: str, params: Params | None = None) -> pa.Table:
+        if RESULTS_ARE_ARROW:
+            return self.fetch_arrow(sql, params)
         with self._translated():
-            cursor = self._run(f"{sql}\nLIMIT {FEW_ANSWERS + 1}", params)
-            names, rows = [c[0] for c in cursor.description], cursor.fetchall()
+            cursor = self._run(sql, params)  # which runs as far as it is read
+            names, rows = [c[0] for c in cursor.description], cursor.fetchmany(FEW_ANSWERS + 1)
         # a relation is planned twice; it has no object per value
         return to_arrow(names, rows) if len(rows) <= FEW_ANSWERS else self.fetch_arrow(sql, params)
 

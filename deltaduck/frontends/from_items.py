@@ -125,14 +125,16 @@ def _keep(lake: Lake, tx: Transaction, leaf: exp.Expr, table: str, used: set[str
 
 def used_names(parts: Sequence[exp.Expr]) -> set[str] | None:
     """Every name that stands in the expressions (a lone alias too, which means a whole row); None when a star may mean any."""
-    if any(p.find(exp.Star) or "columns(" in p.sql("duckdb").lower() for p in parts):
-        return None
     used = set()
     for part in parts:
-        for node in part.find_all(exp.Identifier):
+        for node in part.find_all(exp.Identifier, exp.Star, exp.Columns, exp.Anonymous):
             column = node.parent
-            is_qualifier = isinstance(column, exp.Column) and column.parts[0] is node and len(column.parts) > 1
-            if not is_qualifier:
+            if isinstance(node, exp.Anonymous):  # t.COLUMNS(...)
+                if node.name.upper() == "COLUMNS":
+                    return None
+            elif not isinstance(node, exp.Identifier):
+                return None
+            elif not (isinstance(column, exp.Column) and column.parts[0] is node and len(column.parts) > 1):  # a qualifier
                 used.add(node.name.lower())
     return used
 

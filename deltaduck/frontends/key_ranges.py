@@ -84,8 +84,8 @@ def _keys(connection: Any, mine: exp.Column, theirs: exp.Expr, names: Names, par
     if f is None or source is None or not all(isinstance(node, _PLAIN) for node in theirs.walk()):
         return None
     key = theirs.sql("duckdb")
-    query = connection.sql(f"SELECT min({key}), max({key}) FROM {source}")
-    type_ = str(query.types[0])
+    bounds = f"SELECT typeof(min({key})), CAST(min({key}) AS VARCHAR), CAST(max({key}) AS VARCHAR) FROM {source}"
+    ((type_, low, high),) = connection.execute(bounds).fetchall()
     if _family(type_) is None or _family(type_) != _family(to_duckdb(f.type)):
         return None
     most = MAX_PARTITIONS if f.name in partition_columns else MAX_KEYS
@@ -95,8 +95,6 @@ def _keys(connection: Any, mine: exp.Column, theirs: exp.Expr, names: Names, par
         return exp.false()
     if len(values) <= most:
         return exp.In(this=mine.copy(), expressions=values)
-    bounds = f"SELECT CAST(min({key}) AS VARCHAR), CAST(max({key}) AS VARCHAR) FROM {source}"
-    ((low, high),) = connection.execute(bounds).fetchall()
     return exp.Between(this=mine.copy(), low=_constant(low, type_), high=_constant(high, type_))
 
 

@@ -253,9 +253,9 @@ def render(tree: exp.Expr) -> str:
         table.set("joins", None)
         past = exp.Subquery(this=exp.select("*").from_(table.copy()), alias=alias, joins=joins)
         if table is tree:
-            return past.sql("duckdb")
+            return past.sql("duckdb", copy=False)
         table.replace(past)
-    return tree.sql("duckdb")
+    return tree.sql("duckdb", copy=False)
 
 
 EXPLAIN = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?\s+", re.IGNORECASE)

@@ -81,9 +81,7 @@ def committed_files(tx: Transaction, change: Change) -> tuple[pa.Table, pa.Table
 
 def add_again(change: Change, adds: pa.Table, files: pa.Table) -> None:
     """Stage adds of files that the table has already: they take the place of those before, and no row changes."""
-    assert change.base is not None
     again = adds.column_names.index("data_change")
     change.adds.append(adds.set_column(again, "data_change", pa.repeat(False, adds.num_rows)))
     change.removes.append(removal(files, None).append_column("again", adds["path"]))
-    if pc.min(files["version"]).as_py() < change.base.uniform_since:
-        change.keeps_foreign_files()
+    change.adds_again(files)

@@ -70,6 +70,4 @@ def _exchange(tx: Transaction, change: Change, files: pa.Table, rows: Sequence[A
     storage.put_if_absent(location, name, content)
     tx.remove(change, files, told=True)
     tx.add(change, deletions.with_vectors(as_adds(files), vectors), [storage.join(location, name)], told=True)
-    assert change.base is not None
-    if pc.min(files["version"]).as_py() < change.base.uniform_since:
-        change.keeps_foreign_files()
+    change.adds_again(files)

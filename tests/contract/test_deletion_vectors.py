@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deltaduck import Lake
-from deltaduck.errors import CommitConflictError, DeltaduckError
+from deltaduck.errors import CatalogError, CommitConflictError, DeltaduckError
 
 ON = {"delta.enableDeletionVectors": "true"}
 ROWS = pa.table({"id": pa.array(range(100), pa.int64()), "v": pa.array([i % 7 for i in range(100)], pa.int64())})
@@ -236,6 +236,51 @@ def test_pruning_still_finds_what_is_there(t: Lake) -> None:
     t.sql("DELETE FROM t WHERE id = 0 OR id = 99")
     assert t.sql("SELECT count(*) FROM t WHERE id > 97").fetchall() == [(1,)]
     assert t.sql("SELECT count(*) FROM t WHERE id IS NULL").fetchall() == [(0,)]
+
+
+@pytest.mark.parametrize("files", [3, 70])
+def test_a_file_is_indexed_as_it_was(lake: Lake, files: int) -> None:
+    """By copies of its rows of the index, few or many; a column that comes in the same commit is not known of it."""
+    lake.sql("CREATE TABLE t (id INT, p INT) PARTITIONED BY (p) TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    lake.sql(f"INSERT INTO t SELECT i, i % {files} FROM range(1000) r(i)")
+    before = lake.catalog.fetch("SELECT * FROM dl_skip_1")
+    lake.sql("BEGIN; ALTER TABLE t ADD COLUMN more BIGINT; DELETE FROM t WHERE id < 500; COMMIT")
+    assert lake.table("t").files()["dv_cardinality"].null_count == 0
+    after = lake.catalog.fetch("SELECT * FROM dl_skip_1 WHERE version = 2")
+    width = len(before[0])
+    assert sorted(row[2:width] for row in after) == sorted(row[2:] for row in before)
+    assert {row[width:] for row in after} == {(None, None, None)}
+    assert lake.fsck() == []
+
+
+TOGETHER = [
+    ["ALTER TABLE t ADD COLUMN more BIGINT", "DELETE FROM t WHERE id < 50"],
+    ["ALTER TABLE t DROP COLUMN v", "ALTER TABLE t ADD COLUMN v VARCHAR", "UPDATE t SET v = 'new' WHERE id < 50"],
+    ["ALTER TABLE t ADD COLUMN more BIGINT", "ALTER TABLE t SET TBLPROPERTIES ('delta.enableRowTracking' = 'true')"],
+    ["ALTER TABLE t ADD COLUMN more BIGINT", "ANALYZE TABLE t COMPUTE DELTA STATISTICS"],
+]
+
+
+@pytest.mark.parametrize("statements", [*TOGETHER, *(s[::-1] for s in TOGETHER if len(s) == 2)])
+def test_files_that_are_added_again_lack_the_columns_of_this_commit(lake: Lake, statements: list[str]) -> None:
+    lake.write("t", ROWS, configuration=ON | {"delta.columnMapping.mode": "name"})
+    with lake.begin() as tx:
+        for statement in statements:
+            tx.sql(statement)
+        inside = sorted(tx.sql("FROM t").fetchall())
+    assert sorted(lake.sql("FROM t").fetchall()) == inside
+    assert lake.fsck() == []
+
+
+def test_a_file_that_the_index_lacks_is_not_lost(t: Lake) -> None:
+    t.catalog.execute("DELETE FROM dl_skip_1")
+    with pytest.raises(CatalogError, match=r"index of table 't' lacks files.*lake.table\('t'\).rebuild_index\(\)"):
+        t.sql("DELETE FROM t WHERE id + 0 = 5")
+    assert ids(t) == [*range(100)]
+    assert bins(t) == []
+    t.table("t").rebuild_index()
+    t.sql("DELETE FROM t WHERE id + 0 = 5")
+    assert ids(t) == [i for i in range(100) if i != 5]
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

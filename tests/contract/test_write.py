@@ -300,6 +300,28 @@ def test_compression_is_a_property(lake: Lake, people: pa.Table) -> None:
     assert duckdb.execute("SELECT DISTINCT compression FROM parquet_metadata($1)", [str(file)]).fetchall() == [("ZSTD",)]
 
 
+@pytest.mark.parametrize(
+    ("version", "more", "numbers", "texts"),
+    [
+        (None, "1::SMALLINT", "PLAIN", "PLAIN"),
+        ("1.0.0", "1::SMALLINT", "PLAIN", "PLAIN"),
+        ("2.12.0", "1::SMALLINT", "DELTA_BINARY_PACKED", "DELTA_LENGTH_BYTE_ARRAY"),
+        ("2.12.0", "1::DOUBLE", "PLAIN", "PLAIN"),
+        ("2.12.0", "[{'x': 1::FLOAT}]", "PLAIN", "PLAIN"),
+        ("2.12.0", "MAP {'x': 1::INTEGER}", "PLAIN", "PLAIN"),
+        ("2.12.0", "DATE '2024-02-29'", "PLAIN", "PLAIN"),
+    ],
+)
+def test_the_version_of_parquet_is_a_property(lake: Lake, version: str | None, more: str, numbers: str, texts: str) -> None:
+    """Not where somebody does not read what DuckDB makes of a type in the second."""
+    said = {} if version is None else {"delta.parquet.format.version": version}
+    lake.write("t", f"SELECT i AS n, 'text ' || i AS t, {more} AS more FROM range(9999) r(i)", configuration=said)
+    (file,) = data_files(lake, "t")
+    found = "SELECT encodings FROM parquet_metadata($1) WHERE path_in_schema IN ('n', 't') ORDER BY path_in_schema"
+    assert duckdb.execute(found, [str(file)]).fetchall() == [(numbers,), (texts,)]
+    assert lake.sql("SELECT count(DISTINCT n), sum(n), count(DISTINCT t) FROM t").fetchall() == [(9999, 49_985_001, 9999)]
+
+
 def test_commit_metadata_is_in_the_history(lake: Lake, people: pa.Table, log: Log) -> None:
     text = 'nightly "load" – :version; {"json": true}'
     lake.write("t", people, commit_metadata=text)

@@ -204,10 +204,29 @@ def measured_again(lake: Lake, name: str) -> None:
     lake.sql(f"DELETE FROM {name} WHERE n = 1")
 
 
+def second_version_of_parquet(lake: Lake, name: str) -> None:
+    """Whole numbers as differences, texts after their lengths: in every type that is made of them, with gaps and extremes."""
+    kinds = pa.schema([f for f in PRIMITIVES if f.name not in ("int", "real", "number", "day")])  # without a second version
+    lake.create_table(name, kinds, configuration={"delta.parquet.format.version": "2.12.0"})
+    lake.write(name, primitives().select(kinds.names))
+    lake.sql(
+        f"INSERT INTO {name} BY NAME SELECT i % 3 = 0 AS flag, i % 100 AS tiny, i % 30000 AS small, "
+        "(hash(i) // 4)::BIGINT AS big, i * 0.37 AS price, i * 0.37 AS wide, md5(i::VARCHAR) AS text, "
+        "encode(md5(i::VARCHAR)) AS bytes, make_timestamp(i * 123456789) AS local "
+        "FROM range(4000) r(i)"
+    )
+    lake.sql(f"UPDATE {name} SET text = NULL, big = NULL, small = small - 1 WHERE small % 3 = 0")
+    lake.write(
+        name,
+        pa.table({"l": [[1, None, 2**62], [], None], "m": pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64()))}),
+        schema_mode="merge",
+    )
+
+
 BUILDERS = [
     every_primitive, every_primitive_as_partition, negative_decimal_as_partition, floats_as_partition, nan_as_partition,
     times_as_partition, nested, odd_names_and_values, odd_partition_columns, rewritten, gains_ntz, many_commits, created_empty,
-    measured_again,
+    measured_again, second_version_of_parquet,
 ]  # fmt: skip
 
 

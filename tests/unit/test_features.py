@@ -70,6 +70,8 @@ def test_reading_and_writing_are_refused_apart(protocol: Protocol, named: str) -
         ("delta.isolationLevel", "Serializable", "snapshot"),
         ("delta.logRetentionDuration", "30 days", "1 month"),
         ("delta.parquet.compression.codec", "ZSTD", "rar"),
+        ("delta.parquet.format.version", "1.0.0", "1.1.0"),
+        ("delta.parquet.format.version", "2.12.0", "2"),
         ("delta.targetFileSize", "128mb", "big"),
         ("delta.dataSkippingStatsColumns", "a,b.c", ""),
     ],
