@@ -253,12 +253,6 @@ def files(catalog: Catalog, snapshot: Snapshot, condition: Condition | None = No
     return in_order(found)
 
 
-def numbered(keys: pa.Table) -> Any:
-    """One number for (version, action_order): where in the log a file was added."""
-    version, order = (keys[name].to_numpy() for name in KEY)
-    return version * (1 << 32) + order
-
-
 def among(keys: pa.Table) -> str:
     """SQL: is it one of these few (version, action_order)?"""
     orders: dict[int, list[int]] = {}
@@ -269,7 +263,8 @@ def among(keys: pa.Table) -> str:
 
 def in_order(files: pa.Table) -> pa.Table:
     """Files as they were added."""
-    places = numbered(files)
+    version, order = (files[name].to_numpy() for name in KEY)
+    places = version * (1 << 32) + order
     return files if (np.diff(places) >= 0).all() else files.take(pa.array(np.argsort(places, kind="stable")))
 
 

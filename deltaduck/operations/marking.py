@@ -16,7 +16,7 @@ from deltaduck import deletions, storage
 from deltaduck.changes import Change
 from deltaduck.operations.files import as_adds
 from deltaduck.protocol.deletion_vectors import file_of
-from deltaduck.protocol.features import DELETION_VECTORS
+from deltaduck.protocol.features import DELETION_VECTORS, is_on
 from deltaduck.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ FILE = 1 << 40  # a row's place is the index of its file times this, plus its po
 
 def is_wanted(snapshot: Snapshot) -> bool:
     """Does the table ask for deletion vectors?"""
-    return snapshot.configuration.get(DELETION_VECTORS, "false").lower() == "true"
+    return is_on(snapshot.configuration, DELETION_VECTORS)
 
 
 def mark(tx: Transaction, change: Change, found: Found, effect: Effect) -> list[tuple[int, int]]:
