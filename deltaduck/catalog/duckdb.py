@@ -90,8 +90,10 @@ class DuckDBCatalog(Catalog):
         with self._translated():
             cursor = self._run(sql, params)  # which runs as far as it is read
             names, rows = [c[0] for c in cursor.description], cursor.fetchmany(FEW_ANSWERS + 1)
-        # a relation is planned twice; it has no object per value
-        return to_arrow(names, rows) if len(rows) <= FEW_ANSWERS else self.fetch_arrow(sql, params)
+            if len(rows) <= FEW_ANSWERS:
+                return to_arrow(names, rows)
+            cursor.abort()  # nothing else runs on it before its result has ended
+        return self.fetch_arrow(sql, params)  # a relation is planned twice; it has no object per value
 
     def fetch_batches(self, sql: str, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
         self.trace(sql)

@@ -257,13 +257,13 @@ def test_hundreds_of_tiny_files_keep_the_order_of_their_rows(lake: Lake) -> None
     """They are read by an engine made for it, a run of them by each thread: the rows stand as they came, in every partition, also
     where some rows of their files were deleted."""
     with lake.begin() as tx:
-        for n in range(80):
+        for n in range(240):
             tx.write("t", pa.table({"p": [n % 2, n % 2], "n": [2 * n, 2 * n + 1]}), partition_by=["p"])
     lake.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
     lake.sql("DELETE FROM t WHERE n = 41")
     metrics = lake.table("t").optimize.compact()
-    assert (metrics["numFilesRemoved"], metrics["numFilesAdded"]) == (80, 2)
-    even, odd = ([(n,) for n in range(160) if n // 2 % 2 == p and n // 2 != 20] for p in (0, 1))
+    assert (metrics["numFilesRemoved"], metrics["numFilesAdded"]) == (240, 2)
+    even, odd = ([(n,) for n in range(480) if n // 2 % 2 == p and n // 2 != 20] for p in (0, 1))
     assert lake.sql("SELECT n FROM t WHERE p = 0").fetchall() == [*even, (40,)]  # whose file came again with a deletion vector
     assert lake.sql("SELECT n FROM t WHERE p = 1").fetchall() == odd
 

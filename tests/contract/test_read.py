@@ -146,6 +146,19 @@ def test_files_are_what_the_log_says(shop: Lake) -> None:
     assert json.loads(files["stats"][0].as_py())["numRecords"] == 1
 
 
+@pytest.mark.parametrize("count", [100, 101, 1000])
+def test_any_number_of_files_is_read(lake: Lake, count: int) -> None:
+    """However the catalog hands over few and many of them: all, those of a predicate, and within a transaction, which goes on."""
+    lake.write("t", pa.table({"p": range(count), "n": range(count)}), partition_by="p")
+    assert lake.table("t").files().num_rows == lake.table("t").files("n >= 0").num_rows == count
+    with lake.begin() as tx:
+        tx.write("t", [{"p": count, "n": count}])
+        assert tx.sql("SELECT count(*), sum(n) FROM t").fetchall() == [(count + 1, count * (count + 1) // 2)]
+        tx.sql("DELETE FROM t WHERE n >= 1")
+    assert lake.sql("SELECT n FROM t").fetchall() == [(0,)]
+    assert lake.sql("SELECT count(*) FROM t AT (VERSION => 0)").fetchall() == [(count,)]
+
+
 @pytest.mark.parametrize(
     ("predicate", "expected"),
     [
