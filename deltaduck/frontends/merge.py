@@ -121,7 +121,7 @@ def merge(
         only = [w for w in whens if w.when == MATCHED and w.action != "nothing"]
         search = Search(
             alias, rows.planned(lake, tx, on, caller), tx.condition(change, files, [alias]),
-            f"(SELECT *, true AS dl_hit FROM {source.from_sql}) AS {quote(source_alias)}",
+            source.from_sql, source_alias, source_rows,
             repeats="one" if len(only) == 1 and only[0].action == "delete" and only[0].condition is None else "error",
             connection=lake.con,
         )  # fmt: skip

@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 MATCHED, NOT_MATCHED, NOT_MATCHED_BY_SOURCE = "MATCHED", "NOT MATCHED", "NOT MATCHED BY SOURCE"
 HELD = 128 << 20  # bytes of changed rows in memory; more go into a temporary table, which DuckDB can spill
 BATCH = 16_384  # rows between two looks at how many they are, and that a thread takes at a time
-NEW = -1  # the place, among numbers, of a row that the table does not have yet
+NOWHERE = "CAST(NULL AS BIGINT)"  # the place of a row that the table does not have yet, and its id
+NEW = -1  # the same among numbers
+# So few, they are kept while the pairs are found: a sixth less work than a RIGHT JOIN, which carries all columns of both sides,
+# and for more of them twice the memory.
+FEW_SOURCE_ROWS = 1 << 18
 COMES = ("update", "insert")  # actions after which there is a row
 _names = (f"dl_changes_{n}" for n in itertools.count())
 
@@ -58,7 +62,8 @@ class Search:
     """The rows that a statement looks at.
 
     target: what the expressions call the table. on: SQL that a pair of rows, or a row when there is no source, must meet.
-    source: a FROM item; one for a MERGE has a column dl_hit that is never NULL. condition: the files that can match.
+    source: a FROM item. source_name: what the expressions of a MERGE call all that it gives; source_rows: how many rows that are.
+    condition: the files that can match.
     repeats: what it means that several source rows change one row: "error", "same" (an error unless all agree), "one".
     """
 
@@ -66,6 +71,8 @@ class Search:
     on: str | None
     condition: Condition
     source: str | None = None
+    source_name: str = ""
+    source_rows: int = 0
     repeats: str = "error"
     connection: Any = None  # where temporary tables and frames that the expressions name are
 
@@ -230,37 +237,54 @@ def _held(con: Any, query: str) -> pa.Table | None:
 
 def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], files: pa.Table) -> str:
     """Every row that changes: place, clause, new values."""
-    schema = change.after.schema
+    schema, on, source = change.after.schema, search.on or "true", search.source
     more, stored = scan.identity_sql(change.after, files)
     rows = scan.scan_sql(con, change.after, files, f"file_index AS dl_file, file_row_number AS dl_row{more}", stored=stored)
-    target, name = f"({rows}) AS {quote(search.target)}", f"{quote(search.target)}."
-    whens = {c.when for c in clauses}
-    if search.source is None:
-        from_sql, name = f"{target} WHERE {search.on or 'true'}", ""
-    elif whens == {MATCHED}:
-        from_sql = f"{target}, {search.source} WHERE {search.on or 'true'}"
-    else:
-        side = {(True, True): "FULL", (True, False): "RIGHT", (False, True): "LEFT", (False, False): "INNER"}
-        join = side[NOT_MATCHED in whens, NOT_MATCHED_BY_SOURCE in whens]
-        from_sql = f"{target} {join} JOIN {search.source} ON ({search.on or 'true'})"
-    tests = {
-        MATCHED: "true" if whens == {MATCHED} else f"{name}dl_row IS NOT NULL AND dl_hit IS NOT NULL",
-        NOT_MATCHED: f"{name}dl_row IS NULL",
-        NOT_MATCHED_BY_SOURCE: "dl_hit IS NULL",
-    }
-    conditions = [f"{tests[c.when]} AND ({c.condition})" if c.condition else tests[c.when] for c in clauses]
-    clause = _case(conditions, [str(n) if c.action != "nothing" else "NULL" for n, c in enumerate(clauses)])
-    columns = [
-        _case(conditions, values, to_duckdb(f.type))
-        for f, values in zip(schema, _projection(schema, clauses, search.target), strict=True)
-        if any(c.action in COMES for c in clauses)
-    ]
-    # the inner query names nothing, so that no expression can mean one of its results
-    names = ", ".join(["place", "clause", *(f"c{i}" for i in range(len(columns))), *(["row_id"] if more else [])])
-    columns += [f"{quote(search.target)}.dl_row_id"] if more else []
-    # a row's place is worked out when it is known to change
-    inner = f"SELECT {place(f'{name}dl_file', f'{name}dl_row')}, {clause}, {', '.join(columns)} FROM {from_sql}"
-    return f"SELECT * FROM ({inner}) AS found({names}) WHERE clause IS NOT NULL"
+    mine, theirs = quote(search.target), quote(search.source_name)
+    target = f"({rows}) AS {mine}"
+    comes = any(c.action in COMES for c in clauses)
+    values = _projection(schema, clauses, search.target)
+    columns = ["place", "clause", *(f"c{i}" for i in range(len(values) if comes else 0)), *(["row_id"] if more else [])]
+    names, known = ", ".join(columns), "WHERE clause IS NOT NULL"
+
+    def found(tests: Mapping[str, str], from_sql: str, *, new: bool = False, also: str = "") -> str:
+        """What the clauses of the kinds in `tests` make of the rows of a FROM item, `new` ones or the table's. The columns have
+        no names here, so that no expression can mean one of them; a row's place is worked out when it is known to change."""
+        own = [n for n, c in enumerate(clauses) if c.when in tests]
+        conditions = [tests[c.when] + (f" AND ({c.condition})" if c.condition else "") for c in map(clauses.__getitem__, own)]
+        made = [NOWHERE if new else place(f"{mine}.dl_file", f"{mine}.dl_row")]
+        made.append(_case(conditions, [str(n) if clauses[n].action != "nothing" else "NULL" for n in own]))
+        if comes:
+            made += [_case(conditions, [sql[n] for n in own], to_duckdb(f.type)) for f, sql in zip(schema, values, strict=True)]
+        if more:
+            made.append(NOWHERE if new else f"{mine}.dl_row_id")
+        return f"SELECT {', '.join(made)}{also} FROM {from_sql}"
+
+    match frozenset(c.when for c in clauses):
+        case _ if source is None:
+            query = found({MATCHED: "true"}, f"{target} WHERE {on}")
+        case kinds if kinds == {MATCHED}:
+            query = found({MATCHED: "true"}, f"{target}, {source} WHERE {on}")
+        case kinds if kinds == {NOT_MATCHED}:
+            query = found({NOT_MATCHED: "true"}, f"(SELECT * FROM {source}) AS {theirs} ANTI JOIN {target} ON ({on})", new=True)
+        case kinds if kinds == {MATCHED, NOT_MATCHED} and search.source_rows <= FEW_SOURCE_ROWS:
+            matched = found({MATCHED: "true"}, f"{target} JOIN dl_source AS {theirs} ON ({on})", also=f", {theirs}.dl_hit")
+            others = f"dl_source AS {theirs} WHERE dl_hit NOT IN (SELECT dl_hit FROM dl_matched)"  # an ANTI JOIN would carry all
+            return (
+                f"WITH dl_source AS MATERIALIZED (SELECT *, row_number() OVER () AS dl_hit FROM {source}), "
+                f"dl_matched({names}, dl_hit) AS MATERIALIZED ({matched}) SELECT {names} FROM dl_matched {known} "
+                f"UNION ALL SELECT * FROM ({found({NOT_MATCHED: 'true'}, others, new=True)}) AS found({names}) {known}"
+            )
+        case kinds:
+            join = "LEFT" if NOT_MATCHED not in kinds else "FULL" if NOT_MATCHED_BY_SOURCE in kinds else "RIGHT"
+            tests = {
+                MATCHED: f"{mine}.dl_row IS NOT NULL AND dl_hit IS NOT NULL",
+                NOT_MATCHED: f"{mine}.dl_row IS NULL",
+                NOT_MATCHED_BY_SOURCE: "dl_hit IS NULL",
+            }
+            marked = f"(SELECT *, true AS dl_hit FROM {source}) AS {theirs}"
+            query = found(tests, f"{target} {join} JOIN {marked} ON ({on})")
+    return f"SELECT * FROM ({query}) AS found({names}) {known}"
 
 
 def place(file: str = "file_index", row: str = "file_row_number") -> str:
@@ -380,8 +404,8 @@ def _counted(changes: Changes, repeated: bool) -> list[tuple[int | None, int, in
 def _counted_here(rows: pa.Table, repeated: bool) -> list[tuple[int | None, int, int, int]]:
     """The same of rows in memory, where asking DuckDB takes most of the time."""
     place, clause = pc.fill_null(rows["place"], NEW).to_numpy(), rows["clause"].to_numpy()
-    if repeated:  # then one clause takes them all
-        place, first = np.unique(place, return_index=True)
+    if repeated:  # then one clause takes all that the table has; each row that comes is one of its own
+        place, first = np.unique(np.where(place == NEW, NEW - np.arange(len(place)), place), return_index=True)
         clause = clause[first]
     kinds = clause.max(initial=0) + 1
     found, counts = np.unique(place // marking.FILE * kinds + clause, return_counts=True)

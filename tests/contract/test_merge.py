@@ -211,17 +211,19 @@ def test_an_ambiguous_match_is_an_error(stock: Lake, clauses: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clauses", "count"),
+    ("clauses", "count", "inserted", "deleted"),
     [
-        ("WHEN MATCHED THEN DELETE", 3),
-        ("WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT *", 5),
-        ("WHEN MATCHED AND s.n = 100 THEN UPDATE SET n = s.n", 4),
-        ("WHEN MATCHED AND s.n = 100 THEN DO NOTHING WHEN MATCHED THEN DELETE", 3),
-        ("WHEN NOT MATCHED THEN INSERT *", 6),
+        ("WHEN MATCHED THEN DELETE", 3, 0, 1),
+        ("WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT *", 5, 2, 1),
+        ("WHEN MATCHED AND s.n = 100 THEN UPDATE SET n = s.n", 4, 0, 0),
+        ("WHEN MATCHED AND s.n = 100 THEN DO NOTHING WHEN MATCHED THEN DELETE", 3, 0, 1),
+        ("WHEN NOT MATCHED THEN INSERT *", 6, 2, 0),
     ],
 )
-def test_what_is_no_ambiguity(stock: Lake, clauses: str, count: int) -> None:
-    stock.sql(f"MERGE INTO stock t USING {TWICE} ON t.id = s.id {clauses}")
+def test_what_is_no_ambiguity(stock: Lake, clauses: str, count: int, inserted: int, deleted: int) -> None:
+    """A row that is deleted counts once, however many rows of the source find it; one that comes counts each time."""
+    said = stock.sql(f"MERGE INTO stock t USING {TWICE} ON t.id = s.id {clauses}")
+    assert said.select("inserted", "deleted").fetchall() == [(inserted, deleted)]
     assert len(rows(stock)) == count
 
 

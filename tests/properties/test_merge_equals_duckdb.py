@@ -45,7 +45,8 @@ ONS = st.sampled_from(
         "t.k = s.v", "t.g = upper(s.g)", "false", "true",
     ]
 )  # fmt: skip
-HELD = st.sampled_from([merge.HELD, -1])  # changes in memory, or in a temporary table
+# changes in memory, or in a temporary table; a source that is kept while its pairs are found, or joined from one side
+LIMITS = st.fixed_dictionaries({name: st.sampled_from([getattr(merge, name), -1]) for name in ("HELD", "FEW_SOURCE_ROWS")})
 BOTH = st.sampled_from(["s.v > 0", "t.k < 5", "t.g = s.g", "s.k IS NULL", "t.v IS NULL OR s.v = 0.5", "NULL", "true"])
 OURS = st.sampled_from(["t.k < 5", "t.g = 'a'", "t.v IS NULL", "t.k IN (1, 2, 3)", "t.s.a = 7", "NULL"])
 THEIRS = st.sampled_from(["s.k < 5", "s.g = 'a'", "s.v IS NULL", "NULL"])
@@ -119,11 +120,12 @@ class Sides:
 
 
 @pytest.mark.parametrize("partition_by", [None, "g", "k"])
-@given(parts=st.lists(FRAME, max_size=4), source=SOURCE, on=ONS, clauses=CLAUSES, as_table=st.booleans(), held=HELD)
+@given(parts=st.lists(FRAME, max_size=4), source=SOURCE, on=ONS, clauses=CLAUSES, as_table=st.booleans(), limits=LIMITS)
 @settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.explicit, Phase.generate])
 def test_merge(
-    partition_by: str | None, parts: list[pa.Table], source: pa.Table, on: str, clauses: list[str], as_table: bool, held: int
-) -> None:
+    partition_by: str | None, parts: list[pa.Table], source: pa.Table, on: str, clauses: list[str], as_table: bool,
+    limits: dict[str, int],
+) -> None:  # fmt: skip
     folder = Path(tempfile.mkdtemp())
     sides = Sides(folder, parts, partition_by)
     try:
@@ -137,7 +139,8 @@ def test_merge(
         ).fetchall()
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(merge, "HELD", held)
+                for name, limit in limits.items():
+                    patch.setattr(merge, name, limit)
                 counts = sides.lake.sql(statement).fetchall()
         except ConstraintViolationError:
             assert twice
