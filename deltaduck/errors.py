@@ -14,7 +14,7 @@ DeltaduckError
 ├── MirrorError                the published log differs, or could not be written
 ├── StorageError               the storage refused
 ├── QueryError                 DuckDB could not run a statement
-└── MissingDependencyError     an optional package is needed
+└── MissingDependencyError     an optional package is needed, or is here in a form that cannot be used
 
 The driver's own error is kept in ``__cause__``. Messages name the table, the version and the way out,
 and never a secret.
@@ -102,4 +102,4 @@ class QueryError(DeltaduckError):
 
 
 class MissingDependencyError(DeltaduckError):
-    """An optional package is needed; the message says which extra installs it."""
+    """An optional package is needed, or one is installed in a form that cannot be used; the message says what to install."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import duckdb
@@ -32,6 +34,7 @@ def main() -> None:
         os.chdir(directory)
         use()
         os.chdir(package)  # Windows does not delete the directory it stands in
+    refuse_compiled_sqlglot()
     print(f"deltaduck {deltaduck.__version__} on DuckDB {duckdb.__version__}: the wheel works, {package}")
 
 
@@ -49,6 +52,16 @@ def use() -> None:
     with duckdb.connect("lake.duckdb") as client:
         assert client.execute("SELECT sum(n) FROM t").fetchall() == [(15,)]
     assert Path("lake.delta/t/_delta_log", f"{2:020d}.json").exists()
+
+
+def refuse_compiled_sqlglot() -> None:
+    """Who has it for the sake of another package is told at once what to do, not by a TypeError of the first statement."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--only-binary", ":all:", f"sqlglotc=={version('sqlglot')}"], check=True)
+    done = subprocess.run([sys.executable, "-c", "import deltaduck"], check=False, capture_output=True, text=True)
+    subprocess.run([*pip, "uninstall", "--yes", "sqlglotc"], check=True)
+    assert "MissingDependencyError" in done.stderr, done.stderr
+    assert "pip uninstall sqlglotc" in done.stderr, done.stderr
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from sqlglot import TokenType, exp
 from sqlglot.dialects.duckdb import DuckDB
 
-from deltaduck.errors import QueryError, UnsupportedFeatureError
+from deltaduck.errors import MissingDependencyError, QueryError, UnsupportedFeatureError
 
 
 class Grammar(DuckDB):
@@ -33,6 +33,14 @@ class Grammar(DuckDB):
                 return super()._parse_star() or exp.Star()  # a MERGE's INSERT BY NAME, UPDATE BY NAME
             return super()._parse_star()
 
+
+try:
+    Grammar.Parser()
+except TypeError as e:
+    raise MissingDependencyError(
+        "deltaduck extends sqlglot's grammar, which sqlglotc replaces by compiled classes that nobody can extend; the extras "
+        "sqlglot[c] and sqlglot[rs] install it. Run: pip uninstall sqlglotc"
+    ) from e
 
 _HEARD: dict[type, str] = {
     exp.Insert: "with_ this expression conflict ignore alternative returning overwrite where by_name default",
