@@ -17,8 +17,17 @@ from hypothesis.stateful import run_state_machine_as_test
 from interop.conftest import DuckDBDelta, delta_rs_sql
 from sql_machine import Reader, Work
 
+from deltaduck import commit, skip_index
+from deltaduck.catalog import duckdb as duckdb_catalog
+from deltaduck.frontends import key_ranges
+from deltaduck.operations import merge
+
 EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "5"))
 STEPS = 20
+FEW = {  # what is done one by one for up to so many, and set by set for more
+    commit: ["FEW_FILES"], skip_index: ["FEW_FILES"], duckdb_catalog: ["FEW_ROWS", "FEW_ANSWERS"], key_ranges: ["MAX_KEYS"],
+    merge: ["HELD", "FEW_SOURCE_ROWS"],
+}  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:deltalake")
 
 
@@ -42,7 +51,14 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Read
         peer.close()
 
 
-def test_random_sql(kind: str, place: Callable[[str, Path], str], readers: dict[str, Reader]) -> None:
+@pytest.mark.parametrize("few", [True, False], ids=["few", "many"])
+def test_random_sql(
+    kind: str, place: Callable[[str, Path], str], readers: dict[str, Reader], few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is, and where any number of rows and files counts as many."""
+    for module, names in () if few else FEW.items():
+        for name in names:
+            monkeypatch.setattr(module, name, 0)
     place(kind, Path())  # skips where there is no PostgreSQL
     here: dict[str, Any] = {"place": staticmethod(lambda folder: place(kind, folder)), "readers": readers}
     machine = type(f"On{kind.title()}", (Work,), here)
