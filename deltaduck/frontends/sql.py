@@ -230,11 +230,19 @@ def unknown_name(lake: Lake, error: duckdb.Error) -> Exception:
 _NO_FILE = re.compile(r'No files found that match the pattern "([^"]*)"')
 
 
+_SPARKS_TIME = re.compile(r"\b(VERSION|TIMESTAMP)\s+AS\s+OF\b", re.IGNORECASE)
+
+
 def _explained(lake: Lake, error: duckdb.Error) -> DeltaduckError:
     """What DuckDB's error means to who wrote the statement: a file that is not there may be his, or a table's."""
     missing = _NO_FILE.search(str(error))
     if missing and not any(place in missing[1] for _, _, _, place, *_ in lake.catalog.rows("list_tables")):
         return StorageError(f"there is no file {missing[1]}: the statement did nothing")
+    if _SPARKS_TIME.search(str(error)):
+        return QueryError(
+            f"{str(error).splitlines()[0]}: a query names a version as DuckDB does, FROM t AT (VERSION => 3) or "
+            "AT (TIMESTAMP => '2026-01-31 12:00')"
+        )
     return translate(error, "the lake")
 
 

@@ -145,6 +145,16 @@ CASES: dict[str, tuple[Call, type[DeltaduckError], list[str]]] = {
         UnsupportedFeatureError,
         ["'delta.universalFormat.enabledFormats'", "delta.appendOnly"],
     ),
+    "a version as Spark names it": (
+        lambda lake: lake.sql("SELECT id FROM orders VERSION AS OF 0"),
+        QueryError,
+        ['"VERSION"', "AT (VERSION => 3)"],
+    ),
+    "a time as Spark names it": (
+        lambda lake: lake.sql("FROM orders\nTIMESTAMP AS OF '2026-01-31'"),
+        QueryError,
+        ['"TIMESTAMP"', "AT (TIMESTAMP => "],
+    ),
     "SQL that is none": (lambda lake: lake.sql("SELEKT 1"), QueryError, ["SELEKT"]),
 }
 
