@@ -107,6 +107,7 @@ def write_files(
     as_given = (
         from_sql is given
         and not (target.partition_columns or target.copy_options)
+        and version(target) == "V1"
         and all(sql == quote(name) for name, sql in columns)
     )
     try:

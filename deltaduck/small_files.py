@@ -5,6 +5,7 @@ What a file holds is said in the words of DuckDB's RETURN_STATS, so that statist
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from deltaduck.protocol import mapping
-from deltaduck.protocol.schema import Field, Struct, quote
+from deltaduck.protocol.schema import DataType, Field, Struct, decimal_of, quote
 
 MOST_ROWS, MOST_BYTES = 10_000, 1 << 20
 PLAIN = {
@@ -23,10 +24,10 @@ CODECS = ("snappy", "zstd", "gzip", "uncompressed")
 
 
 def fits(frame: Any, schema: Struct, codec: str) -> bool:
-    """Are these few rows, of exactly the table's columns, all of plain types? Nested ones, decimals, times are DuckDB's."""
+    """Are these few rows, of exactly the table's columns, all of plain types? Nested ones and times are DuckDB's."""
     if not isinstance(frame, pa.Table) or not 0 < frame.num_rows <= MOST_ROWS or frame.nbytes > MOST_BYTES or codec not in CODECS:
         return False
-    wanted = {f.name: PLAIN.get(f.type) if isinstance(f.type, str) else None for f in schema}
+    wanted = {f.name: plain(f.type) for f in schema}
     given = {f.name: f.type for f in frame.schema}
     if None in wanted.values() or given != wanted or len(given) != frame.num_columns:
         return False
@@ -38,11 +39,21 @@ def write(frame: pa.Table, schema: Struct, codec: str) -> tuple[bytes, dict[str,
     fields = [pa.field(f.physical_name, frame[f.name].type, metadata=_field_id(f)) for f in schema]
     rows = pa.table([frame[f.name] for f in schema], pa.schema(fields))
     sink = pa.BufferOutputStream()
-    parquet.write_table(rows, sink, compression=codec if codec != "uncompressed" else "none", store_schema=False)
+    parquet.write_table(
+        rows, sink, compression=codec if codec != "uncompressed" else "none", store_schema=False,
+        store_decimal_as_integer=True,
+    )  # fmt: skip
     data = sink.getvalue().to_pybytes()
     statistics = {quote(name): _statistics(rows[name]) for name in rows.column_names}
     said = {"count": rows.num_rows, "file_size_bytes": len(data), "partition_keys": None}
     return data, {**said, "column_statistics": statistics}
+
+
+def plain(type_: DataType) -> pa.DataType | None:
+    """What Arrow calls a plain type."""
+    if isinstance(type_, str) and (decimal := decimal_of(type_)):
+        return pa.decimal128(*decimal)
+    return PLAIN.get(type_) if isinstance(type_, str) else None
 
 
 def _field_id(f: Field) -> dict[bytes, bytes] | None:
@@ -53,5 +64,9 @@ def _field_id(f: Field) -> dict[bytes, bytes] | None:
 def _statistics(column: pa.ChunkedArray) -> dict[str, str]:
     said = {"null_count": str(column.null_count), "has_nan": "false"}
     if not pa.types.is_boolean(column.type) and column.null_count < len(column):
-        said |= {key: str(value) for key, value in pc.min_max(column).as_py().items()}
+        said |= {key: _text(value) for key, value in pc.min_max(column).as_py().items()}
     return said
+
+
+def _text(value: Any) -> str:
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)

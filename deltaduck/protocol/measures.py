@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from deltaduck.protocol.schema import DataType, literal
+from deltaduck.protocol.schema import DataType, literal, number_text
 from deltaduck.protocol.stats import HIGHEST, MAX_STRING, has_bounds, json_string
 
 
@@ -77,7 +77,7 @@ def _bound(m: Measure, value: str, *, upper: bool) -> str:
         case "float" | "double":
             nan = f" AND {m.has_nan} IS FALSE" if upper else ""
             return f"CASE WHEN isfinite({value}){nan} THEN CAST({value} AS VARCHAR) END"
-    return f"CAST({value} AS VARCHAR)"
+    return number_text(value, m.type)
 
 
 def _string_bound(value: str) -> str:

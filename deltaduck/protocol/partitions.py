@@ -6,7 +6,7 @@ Protocol: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#partition-va
 from __future__ import annotations
 
 from deltaduck.errors import SchemaMismatchError
-from deltaduck.protocol.schema import DataType, to_duckdb
+from deltaduck.protocol.schema import DataType, number_text, to_duckdb
 
 
 def check_partition_type(column: str, type_: DataType) -> None:
@@ -26,7 +26,7 @@ def serialize(value: str, type_: DataType) -> str:
             return f"strftime(make_timestamp(epoch_us({value})), '%Y-%m-%dT%H:%M:%S.%fZ')"
         case "timestamp_ntz":
             return f"strftime({value}, '%Y-%m-%d %H:%M:%S.%f')"
-    return f"CAST({value} AS VARCHAR)"
+    return number_text(value, type_)
 
 
 def deserialize(text: str, type_: DataType) -> str:

@@ -108,6 +108,12 @@ def decimal_of(type_name: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
+def number_text(value: str, type_: DataType) -> str:
+    """SQL: a number as JSON has it. DuckDB leaves out the zero before the point where a decimal has no digits there."""
+    text, decimal = f"CAST({value} AS VARCHAR)", decimal_of(type_) if isinstance(type_, str) else None
+    return f"regexp_replace({text}, '^(-?)[.]', '\\10.')" if decimal and decimal[0] == decimal[1] else text
+
+
 def parse_schema(text: str) -> Struct:
     """Read a ``schemaString``; LogCorruptError when it is not one."""
     try:

@@ -185,7 +185,9 @@ def _bound(type_: str, text: str | None, *, upper: bool) -> _Bound:
         if text in ("inf", "-inf", "nan"):
             return _UNKNOWN
         return text, float(np.float32(text)) if type_ == "float" else float(text)
-    return text, float(text) if decimal_of(type_) else int(text)
+    if decimal_of(type_):  # DuckDB leaves out a zero before the point where the type has no digits there
+        return text.replace(".", "0.", 1) if text.lstrip("-").startswith(".") else text, float(text)
+    return text, int(text)
 
 
 def _string_bound(text: str, *, upper: bool) -> _Bound:

@@ -32,6 +32,8 @@ COLUMNS: dict[str, tuple[pa.DataType, list[Any]]] = {
         dt.date(1582, 10, 15), dt.date(2000, 1, 1), None]),
     "dec": (pa.decimal128(18, 4), [Decimal(v) for v in ("-99999999999999.9999", "-0.0001", "0", "0.1", "5.5",
         "99999999999999.9999", "1", "-1.5")] + [None]),
+    "part": (pa.decimal128(4, 4), [Decimal(v) for v in ("-0.9999", "-0.5", "-0.0001", "0", "0.0001", "0.1", "0.5",
+        "0.9999")] + [None]),
 }  # fmt: skip
 PREDICATES = [
     *(f"s {op} '{LONG}{tail}'" for op in ("=", ">", ">=", "<", "<=") for tail in ("", "a", "b")), "s LIKE 'xxxx%'", "s = ''",
@@ -47,6 +49,7 @@ PREDICATES = [
         f"dec {op} CAST('{v}' AS DECIMAL(18, 4))"
         for op in ("=", ">", "<", ">=") for v in ("-0.0001", "0.1", "5.5", "99999999999999.9999")
     ),
+    *(f"part {op} CAST('{v}' AS DECIMAL(4, 4))" for op in ("=", ">", "<") for v in ("-0.5", "0", "0.1")),
 ]  # fmt: skip
 
 

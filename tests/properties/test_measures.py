@@ -29,6 +29,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     "float": st.floats(width=32),
     "double": st.floats(),
     "decimal(38,4)": st.decimals(-(10**33), 10**33, places=4),
+    "decimal(4,4)": st.decimals("-0.9999", "0.9999", places=4),
     "boolean": st.booleans(),
     "binary": st.binary(max_size=3),
     "string": TEXT | st.builds("{}{}{}".format, st.sampled_from(["x" * 31, "é" * 32]), TEXT, st.sampled_from(["", "\U0010ffff"])),

@@ -18,6 +18,7 @@ from deltaduck.protocol.schema import Field, Struct, quote
 from deltaduck.protocol.stats import SkipColumn, skip_columns
 from deltaduck.storage import make_root
 
+PARTED = [(2, 1), (9, 0), (10, 2), (18, 17), (19, 4), (38, 20)]  # decimals with digits before the point
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "byte": st.integers(-(2**7), 2**7 - 1),
     "short": st.integers(-(2**15), 2**15 - 1),
@@ -28,6 +29,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "string": st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40),
     "date": st.dates(dt.date(1, 1, 1), dt.date(9999, 12, 31)),
 }
+VALUES |= {f"decimal({p},{s})": st.decimals(-(10 ** (p - s)) + 1, 10 ** (p - s) - 1, places=s) for p, s in PARTED}
+VALUES |= {f"decimal({p},{p})": st.decimals("-0.9999", "0.9999", places=p) for p in (4, 9, 18, 38)}
 KINDS = list(VALUES)
 SCHEMA = Struct(tuple(Field(f'a {kind} "c"', kind) for kind in KINDS))
 rows = st.lists(st.tuples(*(st.none() | VALUES[kind] for kind in KINDS)), min_size=1, max_size=5)
@@ -35,7 +38,7 @@ rows = st.lists(st.tuples(*(st.none() | VALUES[kind] for kind in KINDS)), min_si
 
 def frame_of(values: list[tuple[Any, ...]]) -> pa.Table:
     columns = list(zip(*values, strict=True))
-    return pa.table({f.name: pa.array(c, small_files.PLAIN[f.type]) for f, c in zip(SCHEMA, columns, strict=True)})
+    return pa.table({f.name: pa.array(c, small_files.plain(f.type)) for f, c in zip(SCHEMA, columns, strict=True)})
 
 
 def target_in(directory: Path) -> parquet.Target:
