@@ -37,9 +37,9 @@ HELD = 128 << 20  # bytes of changed rows in memory; more go into a temporary ta
 BATCH = 16_384  # rows between two looks at how many they are, and that a thread takes at a time
 NOWHERE = "CAST(NULL AS BIGINT)"  # the place of a row that the table does not have yet, and its id
 NEW = -1  # the same among numbers
-# So few, they are kept while the pairs are found: a sixth less work than a RIGHT JOIN, which carries all columns of both sides,
-# and for more of them twice the memory.
-FEW_SOURCE_ROWS = 1 << 18
+# So few, a source and what matches it are kept while pairs are found: a sixth less work than a RIGHT JOIN, which carries all
+# columns of both sides. For more it takes longer, and more memory.
+FEW_SOURCE_ROWS, FEW_TARGET_ROWS = 1 << 18, 1 << 21
 COMES = ("update", "insert")  # actions after which there is a row
 _names = (f"dl_changes_{n}" for n in itertools.count())
 
@@ -267,7 +267,7 @@ def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], 
             query = found({MATCHED: "true"}, f"{target}, {source} WHERE {on}")
         case kinds if kinds == {NOT_MATCHED}:
             query = found({NOT_MATCHED: "true"}, f"(SELECT * FROM {source}) AS {theirs} ANTI JOIN {target} ON ({on})", new=True)
-        case kinds if kinds == {MATCHED, NOT_MATCHED} and search.source_rows <= FEW_SOURCE_ROWS:
+        case kinds if kinds == {MATCHED, NOT_MATCHED} and _are_few(search, files):
             matched = found({MATCHED: "true"}, f"{target} JOIN dl_source AS {theirs} ON ({on})", also=f", {theirs}.dl_hit")
             others = f"dl_source AS {theirs} WHERE dl_hit NOT IN (SELECT dl_hit FROM dl_matched)"  # an ANTI JOIN would carry all
             return (
@@ -285,6 +285,11 @@ def _query(con: Any, change: Change, search: Search, clauses: Sequence[Clause], 
             marked = f"(SELECT *, true AS dl_hit FROM {source}) AS {theirs}"
             query = found(tests, f"{target} {join} JOIN {marked} ON ({on})")
     return f"SELECT * FROM ({query}) AS found({names}) {known}"
+
+
+def _are_few(search: Search, files: pa.Table) -> bool:
+    rows = files["num_records"]
+    return search.source_rows <= FEW_SOURCE_ROWS and rows.null_count == 0 and (pc.sum(rows).as_py() or 0) <= FEW_TARGET_ROWS
 
 
 def place(file: str = "file_index", row: str = "file_row_number") -> str:
