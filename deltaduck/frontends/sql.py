@@ -238,7 +238,7 @@ def _explained(lake: Lake, error: duckdb.Error) -> DeltaduckError:
     missing = _NO_FILE.search(str(error))
     if missing and not any(place in missing[1] for _, _, _, place, *_ in lake.catalog.rows("list_tables")):
         return StorageError(f"there is no file {missing[1]}: the statement did nothing")
-    if _SPARKS_TIME.search(str(error)):
+    if isinstance(error, duckdb.ParserException) and _SPARKS_TIME.search(str(error)):
         return QueryError(
             f"{str(error).splitlines()[0]}: a query names a version as DuckDB does, FROM t AT (VERSION => 3) or "
             "AT (TIMESTAMP => '2026-01-31 12:00')"
