@@ -46,9 +46,8 @@ class Lake:
     """Opened by ``deltaduck.connect``. Close it, or use it in a ``with`` block, to let others in."""
 
     def __init__(
-        self, catalog: Catalog, storage_root: str | None, storage_options: Mapping[str, Any] | None = None,
-        mirror: str = "sync",
-    ) -> None:  # fmt: skip
+        self, catalog: Catalog, storage_root: str | None, storage_options: Mapping[str, Any] | None = None, mirror: str = "sync"
+    ) -> None:
         self.catalog = catalog
         catalog.access = storage.Access(storage_options)
         default = f"{catalog.home}.delta" if catalog.home else None
@@ -267,8 +266,13 @@ class Lake:
         self._require_open()
         if not hasattr(self._local, "con"):
             self._local.con = self.catalog.engine()
-            self._connections.add(self._local.con)
+            self._local.apart = self._local.con.cursor()
+            self._connections.update((self._local.con, self._local.apart))
         return self._local.con
+
+    def answer(self, query: str) -> Any:
+        """A relation apart from `con`'s: while a result of those is read, DuckDB 2 runs no other, and what is done is done."""
+        return self.con and self._local.apart.sql(query)
 
     def require_writable(self) -> None:
         """UnsupportedFeatureError when it is there to be read only."""
@@ -426,11 +430,9 @@ class Lake:
 
     def _write_sql(self, tx: Transaction, tree: exp.Expr, text: str, caller: FrameType | None) -> Any:
         """Stage a writing statement; a relation that says what it did."""
-        write = dml.write if isinstance(tree, dml.STATEMENTS) else sql.write
         with tx.statement():
-            counts = write(self, tx, tree.copy(), text, caller)
-        row = ", ".join(f"{int(v)} AS {quote(k)}" for k, v in counts.items()) or "true AS ok"
-        return self.con.sql(f"SELECT {row}")
+            write = dml.write if isinstance(tree, dml.STATEMENTS) else sql.write
+            return sql.told(self, write(self, tx, tree.copy(), text, caller))
 
     def _transact(self, verb: str, tx: Transaction | None) -> Any:
         """BEGIN, COMMIT and ROLLBACK: the transaction of this thread's statements. COMMIT answers with the versions made."""
@@ -444,17 +446,17 @@ class Lake:
                 raise QueryError("a transaction is open on this thread already: COMMIT or ROLLBACK it first")
             self._local.transaction = self.begin()
             self._transactions.add(self._local.transaction)
-            return self.con.sql("SELECT true AS ok")
+            return sql.told(self)
         if current is None:
             raise QueryError(f"{verb}: no transaction is open on this thread: BEGIN one first, or use `with lake.begin() as tx:`")
         self._local.transaction = None
         self._transactions.discard(current)
         if verb == "ROLLBACK":
             current.rollback()
-            return self.con.sql("SELECT true AS ok")
+            return sql.told(self)
         current.commit()
         made = ", ".join(f"({literal(c.name)}, {c.version})" for c in current.committed) or "(NULL, NULL)"
-        return self.con.sql(f'SELECT * FROM (VALUES {made}) AS made("table", version) WHERE version IS NOT NULL')
+        return self.answer(f'FROM (VALUES {made}) AS made("table", version) WHERE version IS NOT NULL')
 
 
 _open: weakref.WeakSet[Lake] = weakref.WeakSet()

@@ -14,12 +14,12 @@ from sqlglot.errors import SqlglotError
 
 from deltaduck import rules
 from deltaduck.errors import QueryError, UnsupportedFeatureError
-from deltaduck.frontends import references
+from deltaduck.frontends import references, sql
 from deltaduck.frontends.definitions import with_metadata
 from deltaduck.frontends.words import Words
 from deltaduck.operations import alter, clone, convert, optimize, restore, statistics, vacuum
 from deltaduck.operations.create import field_of
-from deltaduck.protocol.schema import Field, literal, quote
+from deltaduck.protocol.schema import Field, literal
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
@@ -46,7 +46,7 @@ def run(lake: Lake, text: str, tx: Any) -> Any:
             if not references.is_own(lake.con, qualifiers) or _is_native(lake, tx, name):
                 return None
             if missing_ok and (tx or lake).find(name) is None:
-                return lake.con.sql("SELECT true AS ok")
+                return sql.told(lake)
             return _stage(lake, tx, _alter(words, name))
         case "ANALYZE" if words.take("TABLE"):
             return _analyze(lake, tx, words)
@@ -81,15 +81,10 @@ def _describe(lake: Lake, words: Words) -> Any:
 
 def _stage(lake: Lake, tx: Any, staged: Staged) -> Any:
     if tx is not None:
-        return _answer(lake, staged(tx))
+        return sql.told(lake, staged(tx))
     with lake.begin() as own:
         counts = staged(own)
-    return _answer(lake, counts)
-
-
-def _answer(lake: Lake, counts: Mapping[str, Any] | None) -> Any:
-    row = ", ".join(f"{int(v)} AS {quote(k)}" for k, v in (counts or {}).items()) or "true AS ok"
-    return lake.con.sql(f"SELECT {row}")
+    return sql.told(lake, counts)
 
 
 def _table(words: Words) -> str:
@@ -321,7 +316,7 @@ def _optimize(lake: Lake, tx: Any, words: Words) -> Any:
     else:
         found = optimize.z_order(lake, name, columns, where) if columns else optimize.compact(lake, name, where)
     shown = {k: found[k] for k in ("numFilesAdded", "numFilesRemoved", "partitionsOptimized", "totalConsideredFiles")}
-    return _answer(lake, shown)
+    return sql.told(lake, shown)
 
 
 def _analyze(lake: Lake, tx: Any, words: Words) -> Any:
@@ -351,7 +346,7 @@ def _vacuum(lake: Lake, tx: Any, words: Words) -> Any:
     words.end()
     paths = vacuum.vacuum(lake, name, hours, dry_run=dry_run, full=full)
     if not dry_run:
-        return _answer(lake, {"files_deleted": len(paths)})
+        return sql.told(lake, {"files_deleted": len(paths)})
     con = lake.con.cursor()
     con.register("dl_vacuum_paths", pa.table({"path": pa.array(paths, pa.string())}))
     return con.sql("FROM dl_vacuum_paths")
@@ -393,7 +388,7 @@ def _clone(lake: Lake, tx: Any, words: Words) -> Any:
     version, timestamp = _point(words) if words.peek() else (None, None)
     words.end()
     if missing_only and (tx or lake).find(name) is not None:
-        return _answer(lake, None)
+        return sql.told(lake)
     return _stage(lake, tx, lambda tx: clone.shallow_clone(tx, name, source, version, timestamp))
 
 

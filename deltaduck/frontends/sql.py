@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -204,6 +204,12 @@ def execute(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> 
         raise unknown_name(lake, e) from e
     except duckdb.Error as e:
         raise _explained(lake, e) from e
+
+
+def told(lake: Lake, counts: Mapping[str, Any] | None = None) -> Any:
+    """What a statement answers that changes something: how much."""
+    row = ", ".join(f"{int(v)} AS {quote(k)}" for k, v in (counts or {}).items()) or "true AS ok"
+    return lake.answer(f"SELECT {row}")
 
 
 _LISTS = re.compile(r"^\s*(SHOW|DESCRIBE\s*;?\s*$)|\b(information_schema|duckdb_(tables|views|columns))\b", re.IGNORECASE)

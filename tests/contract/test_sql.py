@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +113,33 @@ def test_many_results_may_be_open_at_once(shop: Lake) -> None:
     results = [shop.sql(f"SELECT count(*), {n} FROM orders WHERE id > {n}") for n in range(4)]
     assert shop.sql("SELECT count(*) FROM customers").fetchall() == [(3,)]
     assert [r.fetchall() for r in reversed(results)] == [[(1, 3)], [(2, 2)], [(3, 1)], [(4, 0)]]
+
+
+def test_what_was_done_is_told_while_a_result_is_read(lake: Lake) -> None:
+    """DuckDB 2 runs nothing on a connection whose last result is still being read; what was done is told on another."""
+    lake.write("t", "SELECT range AS a FROM range(100000)")
+    with lake.sql("FROM t").to_arrow_reader(1000) as reader:
+        assert reader.read_next_batch().num_rows == 1000
+        assert lake.sql("DELETE FROM t WHERE a >= 10").fetchall() == [(99_990, 1)]
+        assert lake.sql("ALTER TABLE t ADD COLUMN b INT").fetchall() == [(True,)]
+        lake.sql("BEGIN")
+        lake.write("u", [{"a": 1}])
+        lake.sql("UPDATE t SET b = 1 WHERE a = 0")
+        assert lake.sql("COMMIT").fetchall() == [("t", 3)]
+        assert reader.read_all().num_rows == 99_000
+    assert lake.sql("SELECT count(*), sum(b) FROM t").fetchall() == [(10, 1)]
+
+
+def test_what_a_statement_answered_does_not_keep_others_out(lake: Lake, open_lake: Callable[[], Lake]) -> None:
+    answers = [lake.sql("CREATE TABLE t (a INT)"), lake.sql("INSERT INTO t VALUES (1)"), lake.sql("VACUUM t DRY RUN")]
+    lake.close()
+    place = lake.catalog.name.split()[-1]
+    if lake.catalog.database == "duckdb":  # which lets one process in
+        code = "import sys, duckdb; print(duckdb.connect(sys.argv[1]).sql('SELECT count(*) FROM dl_tables').fetchall())"
+        done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[(1,)]"
+    assert open_lake().sql("FROM t").fetchall() == [(1,)]
+    assert len(answers) == 3
 
 
 def test_a_relation_is_lazy_and_composes(shop: Lake) -> None:
