@@ -266,13 +266,8 @@ class Lake:
         self._require_open()
         if not hasattr(self._local, "con"):
             self._local.con = self.catalog.engine()
-            self._local.apart = self._local.con.cursor()
-            self._connections.update((self._local.con, self._local.apart))
+            self._connections.add(self._local.con)
         return self._local.con
-
-    def answer(self, query: str) -> Any:
-        """A relation apart from `con`'s: while a result of those is read, DuckDB 2 runs no other, and what is done is done."""
-        return self.con and self._local.apart.sql(query)
 
     def require_writable(self) -> None:
         """UnsupportedFeatureError when it is there to be read only."""
@@ -456,7 +451,7 @@ class Lake:
             return sql.told(self)
         current.commit()
         made = ", ".join(f"({literal(c.name)}, {c.version})" for c in current.committed) or "(NULL, NULL)"
-        return self.answer(f'FROM (VALUES {made}) AS made("table", version) WHERE version IS NOT NULL')
+        return self.con.cursor().sql(f'FROM (VALUES {made}) AS made("table", version) WHERE version IS NOT NULL')
 
 
 _open: weakref.WeakSet[Lake] = weakref.WeakSet()

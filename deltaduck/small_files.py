@@ -13,13 +13,10 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from deltaduck.protocol import mapping
-from deltaduck.protocol.schema import DataType, Field, Struct, decimal_of, quote
+from deltaduck.protocol.schema import Field, Struct, decimal_of, quote, to_arrow
 
 MOST_ROWS, MOST_BYTES = 10_000, 1 << 20
-PLAIN = {
-    "byte": pa.int8(), "short": pa.int16(), "integer": pa.int32(), "long": pa.int64(), "double": pa.float64(),
-    "boolean": pa.bool_(), "string": pa.string(), "date": pa.date32(),
-}  # fmt: skip
+PLAIN = ("byte", "short", "integer", "long", "double", "boolean", "string", "date")  # and decimals
 CODECS = ("snappy", "zstd", "gzip", "uncompressed")
 
 
@@ -27,9 +24,10 @@ def fits(frame: Any, schema: Struct, codec: str) -> bool:
     """Are these few rows, of exactly the table's columns, all of plain types? Nested ones and times are DuckDB's."""
     if not isinstance(frame, pa.Table) or not 0 < frame.num_rows <= MOST_ROWS or frame.nbytes > MOST_BYTES or codec not in CODECS:
         return False
-    wanted = {f.name: plain(f.type) for f in schema}
+    if not all(isinstance(f.type, str) and (f.type in PLAIN or decimal_of(f.type)) for f in schema):
+        return False
     given = {f.name: f.type for f in frame.schema}
-    if None in wanted.values() or given != wanted or len(given) != frame.num_columns:
+    if given != {f.name: to_arrow(f.type) for f in schema} or len(given) != frame.num_columns:
         return False
     return all(pc.all(pc.is_finite(c)).as_py() is not False for c in frame.columns if pa.types.is_floating(c.type))
 
@@ -47,13 +45,6 @@ def write(frame: pa.Table, schema: Struct, codec: str) -> tuple[bytes, dict[str,
     statistics = {quote(name): _statistics(rows[name]) for name in rows.column_names}
     said = {"count": rows.num_rows, "file_size_bytes": len(data), "partition_keys": None}
     return data, {**said, "column_statistics": statistics}
-
-
-def plain(type_: DataType) -> pa.DataType | None:
-    """What Arrow calls a plain type."""
-    if isinstance(type_, str) and (decimal := decimal_of(type_)):
-        return pa.decimal128(*decimal)
-    return PLAIN.get(type_) if isinstance(type_, str) else None
 
 
 def _field_id(f: Field) -> dict[bytes, bytes] | None:

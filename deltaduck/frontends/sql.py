@@ -207,9 +207,11 @@ def execute(lake: Lake, reader: Reader, text: str, caller: FrameType | None) -> 
 
 
 def told(lake: Lake, counts: Mapping[str, Any] | None = None) -> Any:
-    """What a statement answers that changes something: how much."""
+    """What a statement answers that changes something: how much.
+
+    On a cursor: DuckDB 2 runs nothing on `con` while a result of its is being read, and what is done is done."""
     row = ", ".join(f"{int(v)} AS {quote(k)}" for k, v in (counts or {}).items()) or "true AS ok"
-    return lake.answer(f"SELECT {row}")
+    return lake.con.cursor().sql(f"SELECT {row}")
 
 
 _LISTS = re.compile(r"^\s*(SHOW|DESCRIBE\s*;?\s*$)|\b(information_schema|duckdb_(tables|views|columns))\b", re.IGNORECASE)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltaduck import parquet, small_files
-from deltaduck.protocol.schema import Field, Struct, quote
+from deltaduck.protocol.schema import Field, Struct, quote, to_arrow
 from deltaduck.protocol.stats import SkipColumn, skip_columns
 from deltaduck.storage import make_root
 
@@ -38,7 +38,7 @@ rows = st.lists(st.tuples(*(st.none() | VALUES[kind] for kind in KINDS)), min_si
 
 def frame_of(values: list[tuple[Any, ...]]) -> pa.Table:
     columns = list(zip(*values, strict=True))
-    return pa.table({f.name: pa.array(c, small_files.plain(f.type)) for f, c in zip(SCHEMA, columns, strict=True)})
+    return pa.table({f.name: pa.array(c, to_arrow(f.type)) for f, c in zip(SCHEMA, columns, strict=True)})
 
 
 def target_in(directory: Path) -> parquet.Target:
