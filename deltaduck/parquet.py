@@ -66,10 +66,15 @@ class Target:
         return Struct((*self.schema.fields, *self.hidden)) if self.hidden else self.schema
 
 
+def row_group(rows: int, threads: int) -> int:
+    """How many of so many rows make a row group that gives every thread something to write, as one writes a whole group."""
+    return ROW_GROUP if threads == 1 else min(ROW_GROUP, max(LEAST_ROW_GROUP, -(-rows // (2 * threads))))
+
+
 def by_all_threads(target: Target, rows: int, threads: int) -> Target:
-    """The same target, for so many rows: in row groups that give every thread something to write, as one writes a whole group."""
-    size = max(LEAST_ROW_GROUP, -(-rows // (2 * threads)))
-    if threads == 1 or target.partition_columns or "ROW_GROUP_SIZE" in target.copy_options or size >= ROW_GROUP:
+    """The same target, for so many rows: in row groups that give every thread something to write."""
+    size = row_group(rows, threads)
+    if target.partition_columns or "ROW_GROUP_SIZE" in target.copy_options or size == ROW_GROUP:
         return target
     return replace(target, copy_options={**target.copy_options, "ROW_GROUP_SIZE": size})
 

@@ -174,12 +174,12 @@ def _constant(lake: Lake, sql: str) -> Any:
 
 def _local_frame(lake: Lake, reference: Reference, caller: FrameType) -> str | None:
     """A frame in a Python variable of that name, as DuckDB's own client finds it."""
-    if reference.schema or lake.has_native(reference.name):
-        return None
-    frame: FrameType | None = caller
+    frame: FrameType | None = None if reference.schema else caller
     while frame is not None:
         for scope in (frame.f_locals, frame.f_globals):
             if reference.name in scope and frames.is_frame(scope[reference.name]):
+                if lake.has_native(reference.name):
+                    return None
                 return frames.open_frame(lake.con, frames.fetched(scope[reference.name])).from_sql
         frame = frame.f_back
     return None

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltaduck import identity, parquet, scan
+from deltaduck import identity, many_files, parquet, scan
 from deltaduck.catalog import Catalog
 from deltaduck.changes import Change
 from deltaduck.errors import ConstraintViolationError, SchemaMismatchError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MATCHED, NOT_MATCHED, NOT_MATCHED_BY_SOURCE = "MATCHED", "NOT MATCHED", "NOT MATCHED BY SOURCE"
 HELD = 128 << 20  # bytes of changed rows in memory; more go into a temporary table, which DuckDB can spill
-BATCH = 16_384  # rows between two looks at how many they are, and that a thread takes at a time
+BATCH = parquet.ROW_GROUP  # rows between two looks at how many they are
 NOWHERE = "CAST(NULL AS BIGINT)"  # the place of a row that the table does not have yet, and its id
 NEW = -1  # the same among numbers
 # So few, a source and what matches it are kept while pairs are found: a sixth less work than a RIGHT JOIN, which carries all
@@ -110,9 +110,14 @@ class Changes:
     @cached_property
     def table(self) -> str:
         """What the connection knows them as."""
-        if self.held is not None:
-            self.connection.register(self.name, self.held)
+        if self.held is not None:  # a thread takes a batch; one that is a row group is written as it is
+            size = parquet.row_group(self.held.num_rows, self.threads)
+            self.connection.register(self.name, pa.Table.from_batches(self.held.to_batches(size), self.held.schema))
         return self.name
+
+    @cached_property
+    def threads(self) -> int:
+        return many_files.threads(self.connection)
 
     @cached_property
     def sorted_places(self) -> Any:
@@ -205,7 +210,12 @@ def _changes(
     table = next(_names)
     query = _query(con, change, search, clauses, files)
     try:
-        held = None if search.repeats == "same" or any(IDENTITY in f.metadata for f in change.after.schema) else _held(con, query)
+        if search.source is None and not any(c.action in COMES for c in clauses) and _are_few(search, files):
+            held = pa.table(con.execute(query).fetchnumpy())  # numbers, one row each: not planned twice, as a relation is
+        elif search.repeats == "same" or any(IDENTITY in f.metadata for f in change.after.schema):
+            held = None
+        else:
+            held = _held(con, query)
         if held is None:
             con.execute(f"CREATE TEMP TABLE {table} AS {query}")
         changes = Changes(con, table, held)
@@ -413,8 +423,10 @@ def _counted_here(rows: pa.Table, repeated: bool) -> list[tuple[int | None, int,
         place, first = np.unique(np.where(place == NEW, NEW - np.arange(len(place)), place), return_index=True)
         clause = clause[first]
     kinds = clause.max(initial=0) + 1
-    found, counts = np.unique(place // marking.FILE * kinds + clause, return_counts=True)
+    counts = np.bincount((place // marking.FILE + 1) * kinds + clause)
+    found = np.flatnonzero(counts)
+    files, clauses = found // kinds - 1, found % kinds
     return [
         (None, clause, 0, rows) if file < 0 else (file, clause, rows, rows)
-        for file, clause, rows in zip((found // kinds).tolist(), (found % kinds).tolist(), counts.tolist(), strict=True)
+        for file, clause, rows in zip(files.tolist(), clauses.tolist(), counts[found].tolist(), strict=True)
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from deltaduck import many_files, parquet, scan
+from deltaduck import parquet, scan
 from deltaduck.catalog.base import now_ms
 from deltaduck.changes import Change
 from deltaduck.operations import change_data, marking
@@ -55,9 +55,8 @@ def replace(tx: Transaction, change: Change, found: Found, effect: Effect) -> No
             if GENERATED not in f.metadata or f.name.lower() in found.given  # else they follow from the new values
         ]
         columns_in_order += [(f.name, n) for f, n in zip(tracked, ("dl_row_id", "dl_row_version"), strict=False)]
-        threads = many_files.threads(found.connection)
         rows = found.new_rows + sum(rows for _, rows in remaining)
-        target = parquet.by_all_threads(dataclasses.replace(change.target(), hidden=tracked), rows, threads)
+        target = parquet.by_all_threads(dataclasses.replace(change.target(), hidden=tracked), rows, found.changes.threads)
         adds, written = parquet.write_files(
             found.connection, f"({' UNION ALL '.join(parts)}) AS dl_rows", columns_in_order, target, now_ms()
         )

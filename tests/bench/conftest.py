@@ -151,7 +151,7 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 
 
 class Peers:
-    """A process with DuckDB 1.5 that measures on request, so that its turns can alternate with ours."""
+    """A process that measures a peer on request, so that its turns can alternate with ours: DuckDB 1.5 is there, and delta-rs."""
 
     def __init__(self, python: str) -> None:
         self._process = subprocess.Popen(
@@ -178,6 +178,14 @@ class Peers:
 
 @pytest.fixture
 def peers(peers_python: str) -> Iterator[Peers]:
+    process = Peers(peers_python)
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def delta_rs(peers_python: str) -> Iterator[Peers]:
+    """Another one: what one has done to a process (its memory, its caches) makes the next slower by up to a fifth."""
     process = Peers(peers_python)
     yield process
     process.close()

@@ -8,6 +8,8 @@ import time
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, write_deltalake
 from duckdb_extensions import import_extension
 
 import_extension("delta")
@@ -64,6 +66,27 @@ def ducklake_inserts(tables: list[str], rows: str) -> None:
 
 def delta_query(query: str) -> None:
     con.execute(query).fetchall()
+
+
+def rs_orders(root: str, parquet: str) -> None:
+    write_deltalake(root, pq.read_table(parquet))
+    opened[root] = DeltaTable(root)
+
+
+def rs_source(parquet: str) -> None:
+    opened["source"] = pq.read_table(parquet)
+
+
+def rs_merge(root: str, on: str, updates: dict[str, str]) -> None:
+    merger = opened[root].merge(opened["source"], on, source_alias="s", target_alias="t")
+    merger.when_matched_update(updates).when_not_matched_insert_all().execute()
+
+
+def rs_delete(root: str, predicate: str) -> None:
+    opened[root].delete(predicate)
+
+
+opened: dict[str, Any] = {}
 
 
 if __name__ == "__main__":
