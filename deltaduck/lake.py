@@ -30,6 +30,7 @@ from deltaduck.commit import Committed
 from deltaduck.errors import CatalogError, CommitConflictError, QueryError, TableNotFoundError, UnsupportedFeatureError
 from deltaduck.frames import Source
 from deltaduck.frontends import ddl, dml, functions, references, sql, words
+from deltaduck.frontends.parameters import bound
 from deltaduck.importer import replay
 from deltaduck.listing import Listing, utc
 from deltaduck.mirror import Mirror
@@ -65,15 +66,15 @@ class Lake:
 
     # --- reading
 
-    def sql(self, query: str) -> Any:
-        """Run SQL; the DuckDB relation of its rows.
+    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+        """Run SQL; the DuckDB relation of its rows. params: the values of its ``?`` or ``$1``, as a list, or of its ``$name``.
 
         Tables of the lake are read through the catalog: files that a WHERE rules out are never opened, and
         ``orders AT (VERSION => 3)`` or ``AT (TIMESTAMP => '2024-01-01')`` reads the past. All tables of a statement are
         read at one point of the catalog. Statements that write (INSERT, UPDATE, DELETE, MERGE, COPY … FROM, CREATE, DROP)
         commit before they return, unless BEGIN opened a transaction on this thread: then COMMIT does.
         """
-        return self.run_sql(query, None, sql.caller_frame())
+        return self.run_sql(query if params is None else bound(query, params), None, sql.caller_frame())
 
     def table(self, name: str) -> DeltaTable:
         """A table by name. TableNotFoundError."""

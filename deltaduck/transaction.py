@@ -20,6 +20,7 @@ from deltaduck.errors import DeltaduckError, TableExistsError
 from deltaduck.frames import Source
 from deltaduck.frontends import dml, sql
 from deltaduck.frontends.merger import TableMerger
+from deltaduck.frontends.parameters import bound
 from deltaduck.operations import change_data, create, write
 from deltaduck.operations.files import give_row_ids
 from deltaduck.predicate import Condition
@@ -109,10 +110,10 @@ class Transaction:
         self._require_open()
         return TableMerger(self.lake, table, source, predicate, self, **options)
 
-    def sql(self, query: str) -> Any:
-        """Run SQL inside the transaction: reads see its changes, statements that write are staged."""
+    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+        """Run SQL inside the transaction: reads see its changes, statements that write are staged. params: as of ``Lake.sql``."""
         self._require_open()
-        return self.lake.run_sql(query, self, sql.caller_frame())
+        return self.lake.run_sql(query if params is None else bound(query, params), self, sql.caller_frame())
 
     @contextlib.contextmanager
     def statement(self) -> Iterator[None]:

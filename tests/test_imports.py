@@ -45,6 +45,7 @@ ROOMS = [
         "frontends.grammar",
         "frontends.references",
         "frontends.words",
+        "frontends.parameters",
         "frontends.definitions",
         "frontends.ddl",
         "frontends.sql",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deltaduck import predicate as predicates
-from deltaduck.errors import QueryError, SchemaMismatchError
+from deltaduck.errors import QueryError
 from deltaduck.frontends import dml, from_items, merge, rows, sql
 from deltaduck.frontends.merge import When
+from deltaduck.frontends.parameters import value_sql
 from deltaduck.operations.merge import MATCHED, NOT_MATCHED, NOT_MATCHED_BY_SOURCE
-from deltaduck.protocol.schema import Field, literal, quote, to_duckdb
+from deltaduck.protocol.schema import Field, to_duckdb
 
 if TYPE_CHECKING:
     from deltaduck.lake import Lake
@@ -166,32 +165,6 @@ def _tried(f: Field | None, expression: str) -> str:
         if f is None or rows.is_default(predicates.parse(expression))
         else f"TRY_CAST(({expression}) AS {to_duckdb(f.type)})"
     )
-
-
-def value_sql(value: Any) -> str:
-    """A Python value as SQL. SchemaMismatchError for what has no literal."""
-    match value:
-        case None:
-            return "NULL"
-        case bool():
-            return str(value).lower()
-        case int() | decimal.Decimal():
-            return str(value)
-        case float():
-            return f"CAST('{value!r}' AS DOUBLE)"
-        case str():
-            return literal(value)
-        case bytes():
-            return f"from_hex('{value.hex()}')"
-        case dt.datetime():
-            return f"CAST('{value.isoformat(' ')}' AS {'TIMESTAMP' if value.tzinfo is None else 'TIMESTAMPTZ'})"
-        case dt.date():
-            return f"CAST('{value.isoformat()}' AS DATE)"
-        case list() | tuple():
-            return f"[{', '.join(value_sql(v) for v in value)}]"
-        case dict() if value:
-            return f"struct_pack({', '.join(f'{quote(str(k))} := {value_sql(v)}' for k, v in value.items())})"
-    raise SchemaMismatchError(f"a {type(value).__name__} has no SQL literal: give it as an expression in updates")
 
 
 def _ms(start: float) -> int:

@@ -169,6 +169,50 @@ def test_files_that_cannot_match_are_not_opened(lake: Lake) -> None:
     assert files_read(lake, "WITH c AS (FROM t) SELECT sum(u) FROM t WHERE n = 1000") == 0
 
 
+# --- parameters
+
+
+def test_values_of_parameters_prune(lake: Lake) -> None:
+    for n in range(5):
+        lake.write("t", pa.table({"n": [n * 10, n * 10 + 9], "u": [1, 2]}))
+    scan = "SELECT sum(u) FROM t WHERE n BETWEEN"
+    for marked, params in (
+        (f"{scan} ? AND ?", [10, 19]),
+        (f"{scan} $2 AND $1", (19, 10)),
+        (f"{scan} $a AND $B", {"A": 10, "b": 19}),
+    ):
+        assert lake.sql(marked, params).fetchall() == [(3,)]
+        text = lake.sql(f"EXPLAIN ANALYZE {marked}", params).fetchall()[0][1]
+        assert re.findall(r"Total Files Read:\s*(\d+)", text) == ["1"]
+
+
+def test_parameters_of_every_statement(lake: Lake) -> None:
+    lake.sql("CREATE TABLE t AS SELECT ?::BIGINT AS id, ? AS name", [1, "it's; DROP TABLE t; --"])
+    lake.sql("INSERT INTO t VALUES (?, ?), (?, NULL)", [2, None, -3])
+    lake.sql("UPDATE t SET name = $name WHERE id = $id", {"id": 2, "name": "two"})
+    with lake.begin() as tx:
+        tx.sql(
+            "MERGE INTO t USING (SELECT $1 AS id) s ON t.id = s.id WHEN NOT MATCHED THEN INSERT VALUES (s.id, $2)", [4, "four"]
+        )
+        tx.sql("DELETE FROM t WHERE id < ?", [-2])
+        assert tx.sql("SELECT id FROM t WHERE id IN ? ORDER BY id", [(1, 4)]).fetchall() == [(1,), (4,)]
+    assert lake.sql("SELECT name FROM t ORDER BY id").fetchall() == [("it's; DROP TABLE t; --",), ("two",), ("four",)]
+    assert lake.sql("SELECT count(*) FROM t AT (VERSION => ?)", [0]).fetchall() == [(1,)]
+    assert lake.table("t").version() == 3
+
+
+def test_parameters_that_do_not_fit_change_nothing(lake: Lake, people: pa.Table) -> None:
+    lake.write("people", people)
+    for statement, params in (
+        ("DELETE FROM people WHERE id = ?", []),
+        ("DELETE FROM people", [1]),
+        ("DELETE FROM people", "all"),
+    ):
+        with pytest.raises(QueryError, match="params"):
+            lake.sql(statement, params)
+    assert lake.table("people").version() == 0
+
+
 def test_views_and_macros_of_ones_own(lake: Lake, people: pa.Table) -> None:
     lake.write("people", people)
     lake.sql("CREATE VIEW named AS SELECT * FROM people WHERE name IS NOT NULL")
