@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MATCHED, NOT_MATCHED, NOT_MATCHED_BY_SOURCE = "MATCHED", "NOT MATCHED", "NOT MATCHED BY SOURCE"
 HELD = 128 << 20  # bytes of changed rows in memory; more go into a temporary table, which DuckDB can spill
-BATCH = parquet.ROW_GROUP  # rows between two looks at how many they are
+BATCH = 32_768  # rows between two looks at how much memory they take
 NOWHERE = "CAST(NULL AS BIGINT)"  # the place of a row that the table does not have yet, and its id
 NEW = -1  # the same among numbers
 # So few, a source and what matches it are kept while pairs are found: a sixth less work than a RIGHT JOIN, which carries all
