@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from sqlglot import TokenType
 
 from deltaduck.errors import QueryError, SchemaMismatchError
@@ -106,6 +107,12 @@ def value_sql(value: Any) -> str:
             return f"[{', '.join(value_sql(v) for v in value)}]"
         case dict() if value:
             return f"struct_pack({', '.join(f'{quote(str(k))} := {value_sql(v)}' for k, v in value.items())})"
-    if hasattr(value, "dtype") and hasattr(value, "item"):  # a number of NumPy's
-        return value_sql(value.item())
+    if isinstance(value, np.ndarray) and value.ndim:
+        return value_sql([*value])
+    if isinstance(value, np.generic | np.ndarray):
+        plain = value.item()  # of times that are finer than Python's it is a number, of what Python has not the same again
+        if isinstance(value, np.datetime64) and isinstance(plain, int):
+            return f"CAST('{value}' AS TIMESTAMP_NS)"
+        if not isinstance(plain, np.generic) and not (isinstance(value, np.timedelta64) and isinstance(plain, int)):
+            return value_sql(plain)
     raise SchemaMismatchError(f"a {type(value).__name__} has no SQL literal: give the value as SQL")

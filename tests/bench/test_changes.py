@@ -59,7 +59,7 @@ def title(lake: deltaduck.Lake, what: str, vectors: bool) -> str:
     return what + (", deletion vectors" if vectors else "") + catalog
 
 
-def timed(work: Callable[[], float | None]) -> float:
+def timed(work: Callable[[], Any]) -> float:
     """Seconds of a work, which may have measured itself. Nothing is on its way to the disk when it begins."""
     os.sync()
     start = time.perf_counter()

@@ -83,6 +83,11 @@ def test_a_value_is_what_duckdb_binds(value: Any) -> None:
         (np.float64(0.5), "CAST('0.5' AS DOUBLE)"),
         (np.bool_(True), "true"),
         (np.datetime64("2024-01-31"), "CAST('2024-01-31' AS DATE)"),
+        (np.datetime64("2024-01-31T12:00:00.000000001"), "CAST('2024-01-31T12:00:00.000000001' AS TIMESTAMP_NS)"),
+        (np.datetime64("NaT"), "NULL"),
+        (np.timedelta64(5, "s"), "CAST('0 days 5000000 microseconds' AS INTERVAL)"),
+        (np.array([5]), "[5]"),
+        (np.array(["2024-01-31"], "M8[ns]"), "[CAST('2024-01-31T00:00:00.000000000' AS TIMESTAMP_NS)]"),
         (pd.Timestamp("2024-01-31 12:00"), "CAST('2024-01-31 12:00:00' AS TIMESTAMP)"),
         (pd.NaT, "NULL"),
         (Decimal("1E+3"), "1000"),
@@ -94,7 +99,10 @@ def test_values_of_other_libraries(value: Any, sql: str) -> None:
     assert value_sql(value) == sql
 
 
-@pytest.mark.parametrize("value", [set(), object(), {}, Decimal("NaN"), dt.time(1, tzinfo=dt.UTC)])
+@pytest.mark.parametrize(
+    "value",
+    [set(), object(), {}, Decimal("NaN"), dt.time(1, tzinfo=dt.UTC), np.timedelta64(5, "ns"), np.longdouble(1), pd.Series([1])],
+)
 def test_what_has_no_literal(value: Any) -> None:
     with pytest.raises(SchemaMismatchError, match="has no SQL literal"):
         value_sql(value)
