@@ -296,14 +296,16 @@ class Transaction:
 
         data_change: False when the same rows are added again.
         """
-        if data_change and files.num_rows:
+        if not files.num_rows:
+            return
+        if data_change:
             change.require_removable()
-        if "version" in files.column_names and files.num_rows:
+        if "version" in files.column_names:
             committed = files.filter(pc.is_valid(files["version"]))
             if committed.num_rows:
                 removes = removal(committed, data_change)
                 change.removes.append(change_data.told(removes) if told else removes)
-        gone = files["path"].combine_chunks() if files.num_rows else pa.array([], pa.string())
+        gone = files["path"].combine_chunks()
         if data_change:
             change_data.no_mere_move(change, gone)
         change.adds = [t for t in (a.filter(pc.invert(pc.is_in(a["path"], gone))) for a in change.adds) if t.num_rows]
