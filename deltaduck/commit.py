@@ -289,11 +289,10 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     if removes is not None and removes.num_rows:
         kinds.add("remove")
         next_order += _remove(rows, change, scope, removes, next_order, commit_ms)
-    added = None
     if adds is not None and adds.num_rows:
         rich = change.foreign_files or not set(ADD_MORE).isdisjoint(adds.column_names)
         kinds |= {"add", "add_rich"} if rich else {"add"}
-        added = _add(rows, change, scope, adds, next_order)
+        _add(rows, change, scope, adds, next_order)
     _insert_version(
         rows, replace(change, after=after), scope, commit_ms, commit_id, isolation, _metrics(adds, removes) | change.metrics
     )
@@ -306,7 +305,6 @@ def _write(catalog: Catalog, step: _Step, commit_id: str, isolation: str | None)
     if base is not None and base.name != after.name:
         catalog.gone(base.name)
     catalog.moved(after.name, version, commit_ms, step.head)
-    catalog.exchanged(step.table_id, version, removes, added)
     kept = None if rows.kept is None else tuple(rows.kept)
     return Committed(
         step.table_id, after.name, after.location, version, commit_ms, is_checkpoint, in_order, commit_id, kept, made, change.skip
@@ -426,8 +424,8 @@ def _close(catalog: Catalog, scope: dict[str, int], files: pa.Table) -> int:
     return catalog.execute(sql.format(among=snapshots.among(files)), scope)
 
 
-def _add(rows: _Rows, change: Change, scope: dict[str, int], adds: pa.Table, first_order: int) -> pa.Table:
-    """Add actions, and their rows of the skip index; the rows of dl_add_files."""
+def _add(rows: _Rows, change: Change, scope: dict[str, int], adds: pa.Table, first_order: int) -> None:
+    """Add actions, and their rows of the skip index."""
     n = adds.num_rows
     order = pa.array(np.arange(first_order, first_order + n, dtype=np.int64))
     version = pa.repeat(pa.scalar(scope["version"], pa.int64()), n)
@@ -437,8 +435,7 @@ def _add(rows: _Rows, change: Change, scope: dict[str, int], adds: pa.Table, fir
     if "dv_id" in known:
         files = files.set_column(known.index("dv_id"), "dv_id", files["dv_id"].fill_null(""))
     files = files.append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
-    files = files.append_column("version", version).append_column("action_order", order)
-    rows.insert_files("dl_add_files", files)
+    rows.insert_files("dl_add_files", files.append_column("version", version).append_column("action_order", order))
     placed = adds.append_column("version", version).append_column("action_order", order)
     if {*INDEXED} <= said:
         again = pc.is_valid(adds[INDEXED[0]])
@@ -446,7 +443,6 @@ def _add(rows: _Rows, change: Change, scope: dict[str, int], adds: pa.Table, fir
         placed = placed.filter(pc.invert(again))
     if placed.num_rows:
         skip_index.add(rows.catalog, scope["table_id"], change.skip, placed)
-    return files
 
 
 def _metrics(adds: pa.Table | None, removes: pa.Table | None) -> dict[str, int]:

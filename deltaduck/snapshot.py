@@ -242,10 +242,10 @@ def files(catalog: Catalog, snapshot: Snapshot, condition: Condition | None = No
     Columns: version and action_order (the add's place in the log), path (as in the log: relative, URL-encoded),
     size, modification_time, partition_values (JSON), num_records, stats (JSON), tags, data_change.
     """
+    params: dict[str, Any] = {"table_id": snapshot.table_id, "version": snapshot.version}
     if condition is None or condition.sql == "TRUE":
-        found = catalog.files(snapshot.table_id, snapshot.version)
+        found = catalog.fetch_few(catalog.sql("files"), params)
     else:
-        params = {"table_id": snapshot.table_id, "version": snapshot.version}
         keys = f"SELECT version, action_order FROM dl_skip_{snapshot.table_id} s WHERE {condition.sql}"
         found = catalog.fetch_few(catalog.sql("files_of").replace("{keys}", keys), {**params, **condition.params})
     if snapshot.version < snapshot.latest:

@@ -135,10 +135,6 @@ class Catalog(ABC):
         rows = self.rows("head", name_key=name.lower())
         return rows[0] if rows else None
 
-    def files(self, table_id: int, version: int) -> pa.Table:
-        """The files of a version (the statement ``files``), in any order."""
-        return self.fetch_few(self.sql("files"), {"table_id": table_id, "version": version})
-
     def moved(self, name: str, version: int, commit_ms: int, row: tuple[Any, ...] | None = None) -> None:  # noqa: B027
         """The transaction under way moves a table there. Its row is as it was but for that, or as told.
 
@@ -146,11 +142,6 @@ class Catalog(ABC):
 
     def gone(self, name: str) -> None:  # noqa: B027
         """The transaction under way leaves no table of that name."""
-
-    def exchanged(self, table_id: int, version: int, removes: pa.Table | None, adds: pa.Table | None) -> None:  # noqa: B027
-        """The transaction under way makes this version of a table, and these are the files that it takes out and puts in.
-
-        For adapters that keep the files of tables."""
 
     def arrow(self, statement: str, **params: Any) -> pa.Table:
         """Arrow table of a named statement."""

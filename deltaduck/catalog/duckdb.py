@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
 from deltaduck import statements
-from deltaduck.catalog.arrow import column_types, to_arrow
+from deltaduck.catalog.arrow import to_arrow
 from deltaduck.catalog.base import BATCH_ROWS, Catalog, DuplicateKeyError, Params
 from deltaduck.errors import CatalogError
 
@@ -26,47 +25,6 @@ STORAGE_VERSION = "v1.2.0"
 RESULTS_ARE_ARROW = int(duckdb.__version__.split(".")[0]) < 2  # without a copy; since then relations are, which are planned twice
 FEW_ROWS = 4  # to insert
 FEW_ANSWERS = 100
-FILE = (  # what the statement ``files`` says of one
-    "version", "action_order", "path", "size", "modification_time", "partition_values", "num_records", "stats", "tags", "data_change",
-    "dv_id", "dv_storage_type", "dv_path_or_inline_dv", "dv_offset", "dv_size_in_bytes", "dv_cardinality", "base_row_id",
-    "default_row_commit_version", "clustering_provider",
-)  # fmt: skip
-_NONE = pa.schema({name: column_types()[name] for name in FILE}).empty_table()
-
-
-@dataclass(frozen=True)
-class _Files:
-    """The files of a version of a table, while they are few: those that came, without those that went."""
-
-    version: int
-    came: tuple[pa.Table, ...] = ()
-    went: tuple[pa.Table, ...] = ()
-
-    def after(self, removes: pa.Table | None, adds: pa.Table | None) -> _Files | None:
-        """The next version's; None when they are too many."""
-        came = self.came if adds is None else (*self.came, adds)
-        went = self.went if removes is None else (*self.went, removes)
-        return None if sum(t.num_rows for t in came) > FEW_ANSWERS else _Files(self.version + 1, came, went)
-
-    def table(self) -> pa.Table:
-        files = pa.concat_tables(map(_whole, self.came)) if self.came else _NONE
-        if not self.went:
-            return files
-        return files.filter(pa.array(~np.isin(_place(files), np.concatenate([_place(t) for t in self.went]))))
-
-
-def _whole(adds: pa.Table) -> pa.Table:
-    """Rows of dl_add_files with what the commit did not say of them."""
-    said, n = {*adds.column_names}, adds.num_rows
-    default = {field.name: pa.nulls(n, field.type) for field in _NONE.schema if field.name not in said}
-    if "dv_id" in default:
-        default["dv_id"] = pa.repeat("", n)
-    return pa.table({name: default[name] if name in default else adds[name] for name in FILE})
-
-
-def _place(files: pa.Table) -> Any:
-    """Numbers for where files were added, one each."""
-    return files["version"].to_numpy() * (1 << 32) + files["action_order"].to_numpy()
 
 
 @dataclass
@@ -75,7 +33,7 @@ class _Shared:
 
     turn: threading.RLock = field(default_factory=threading.RLock)  # to commit
     unmarked: dict[int, int] = field(default_factory=dict)  # what is published, and not marked
-    known: dict[str | int, Any] = field(default_factory=dict)  # since the last write: rows of tables by name, their files by id
+    heads: dict[str, tuple[Any, ...] | None] = field(default_factory=dict)  # rows of tables by name, since the last write
 
 
 _shared: dict[str, _Shared] = {}  # by path
@@ -104,10 +62,10 @@ class DuckDBCatalog(Catalog):
         # DuckDB lets one process in: threads of it, whatever Lake they use, take turns to commit
         with _guard:
             self._shared = _Shared() if memory else _shared.setdefault(path, _Shared())
-        self._shared.known = {}  # another process may have been here while none of ours was
+        self._shared.heads = {}  # another process may have been here while none of ours was
         self.unmarked = self._shared.unmarked
-        self._before = self._shared.known  # when the transaction under way began,
-        self._after: dict[str | int, Any] | None = None  # and when it has committed, as far as that is told
+        self._before = self._shared.heads  # when the transaction under way began,
+        self._after: dict[str, tuple[Any, ...] | None] | None = None  # and when it has committed, as far as that is told
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         cursor: duckdb.DuckDBPyConnection | None = getattr(self._local, "cursor", None)
@@ -145,11 +103,9 @@ class DuckDBCatalog(Catalog):
                 yield pa.Table.from_batches([batch]).cast(schema)
 
     def execute(self, sql: str, params: Params | None = None) -> int:
-        try:
-            with self._translated():
-                rows = self._run(sql, params).fetchall()
-        finally:
-            self._shared.known = {}  # and not before: somebody could read then what is about to change
+        self._shared.heads = {}
+        with self._translated():
+            rows = self._run(sql, params).fetchall()
         return rows[0][0] if rows and isinstance(rows[0][0], int) else 0
 
     def _run(self, sql: str, params: Params | None) -> duckdb.DuckDBPyConnection:
@@ -170,7 +126,6 @@ class DuckDBCatalog(Catalog):
             self.trace(sql)
             with self._translated():
                 self._cursor().execute(self._parsed(sql), values)
-            self._shared.known = {}
             return
         with self.staged("dl_ingested_rows", rows):
             self.execute(f"INSERT INTO {table} BY NAME SELECT * FROM dl_ingested_rows")
@@ -187,7 +142,7 @@ class DuckDBCatalog(Catalog):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with self._shared.turn:
-            self._before, self._after = self._shared.known, None
+            self._before, self._after = self._shared.heads, None
             try:
                 with self.snapshot():
                     yield
@@ -195,7 +150,7 @@ class DuckDBCatalog(Catalog):
                 self._after = None
                 raise
             finally:  # a new dictionary: what was read before the end of this transaction goes into the old one
-                self._shared.known = self._after or {}
+                self._shared.heads = self._after or {}
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -214,22 +169,10 @@ class DuckDBCatalog(Catalog):
     def head(self, name: str) -> tuple[Any, ...] | None:
         if getattr(self._local, "inside", False):  # a transaction sees the catalog as it was when it began
             return super().head(name)
-        known, key = self._shared.known, name.lower()
-        if key not in known:
-            known[key] = super().head(name)
-        return known[key]  # type: ignore[no-any-return]
-
-    def files(self, table_id: int, version: int) -> pa.Table:
-        known = self._shared.known
-        kept = known.get(table_id)
-        if kept is not None and kept.version == version:
-            files = kept.table()
-        else:
-            files = super().files(table_id, version)
-            if files.num_rows > FEW_ANSWERS or (kept is not None and kept.version > version):
-                return files
-        known[table_id] = _Files(version, (files,))
-        return files
+        heads, key = self._shared.heads, name.lower()
+        if key not in heads:
+            heads[key] = super().head(name)
+        return heads[key]
 
     def moved(self, name: str, version: int, commit_ms: int, row: tuple[Any, ...] | None = None) -> None:
         if (row := row or self._before.get(name.lower())) is None:
@@ -240,14 +183,7 @@ class DuckDBCatalog(Catalog):
     def gone(self, name: str) -> None:
         self._told()[name.lower()] = None
 
-    def exchanged(self, table_id: int, version: int, removes: pa.Table | None, adds: pa.Table | None) -> None:
-        files = self._before.get(table_id) if version else _Files(-1)
-        if files is not None and files.version == version - 1 and (after := files.after(removes, adds)) is not None:
-            self._told()[table_id] = after
-        else:
-            self._told().pop(table_id, None)
-
-    def _told(self) -> dict[str | int, Any]:
+    def _told(self) -> dict[str, tuple[Any, ...] | None]:
         if self._after is None:
             self._after = dict(self._before)
         return self._after

@@ -7,13 +7,11 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from deltaduck import Lake, TableNotFoundError
-from deltaduck import snapshot as snapshots
 
 ONE = pa.table({"id": [1]})
 
@@ -123,69 +121,3 @@ def test_small_and_large_commits_publish_what_the_catalog_says(lake: Lake, tmp_p
     lake.write("t", pa.table({"part": ["1"], "id": [1]}).cast(pa.schema({"part": pa.int64(), "id": pa.int64()})))
     lake.sql("DELETE FROM t WHERE part = 3")
     assert lake.mirror.verify("t")
-
-
-def test_files_that_are_kept_are_those_that_the_catalog_has(two: tuple[Lake, Lake], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What commits tell of a table's files is what a catalog answers that is asked for them."""
-    a, b = two
-    asked = 0
-    ask = a.catalog.fetch_few
-
-    def counted(sql: str, params: Any = None) -> pa.Table:
-        nonlocal asked
-        asked += 1
-        return ask(sql, params)
-
-    def check(are_known: bool | None = True) -> int:
-        nonlocal asked
-        snapshot = a.snapshot("t")
-        asked = 0
-        kept = snapshots.files(a.catalog, snapshot)
-        assert are_known is None or asked == (0 if are_known and a.catalog.database == "duckdb" else 1)
-        assert snapshots.files(b.catalog, snapshot) == kept
-        said = a.catalog.arrow("files", table_id=snapshot.table_id, version=snapshot.version)
-        assert kept.schema == said.schema
-        assert kept.to_pylist() == snapshots.in_order(said).to_pylist()
-        return int(kept.num_rows)
-
-    monkeypatch.setattr(a.catalog, "fetch_few", counted)
-    assert check() == 1
-    a.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
-    a.write("t", ONE)
-    a.sql("INSERT INTO t SELECT i FROM range(10, 15) r(i)")
-    a.sql("INSERT INTO t SELECT i FROM range(20, 25) r(i)")
-    assert check() == 4
-    a.sql("DELETE FROM t WHERE id IN (11, 22)")
-    a.sql("DELETE FROM t WHERE id % 10 = 2")
-    assert check() == 4
-    with a.begin() as tx:
-        tx.sql("UPDATE t SET id = id + 100 WHERE id = 13")
-        tx.sql("DELETE FROM t WHERE id = 1")
-    assert check() == 3
-    a.table("t").restore(2)
-    assert check() == 2
-    with pytest.raises(LookupError), a.begin() as tx:
-        tx.sql("DELETE FROM t")
-        raise LookupError
-    assert check() == 2
-    a.sql("ALTER TABLE t SET TBLPROPERTIES ('delta.enableRowTracking' = 'true')")
-    assert check() == 2
-    a.table("t").optimize.compact()
-    assert check() == 1
-    for n in range(99):  # now and then the catalog is told what has been published, and nothing more is known
-        b.write("t", [{"id": n}])
-    assert check(are_known=None) == check() == 100
-    a.write("t", ONE)
-    assert check(are_known=False) == 101
-    assert check(are_known=False) == 101
-    a.sql("ALTER TABLE t RENAME TO other")
-    a.sql("ALTER TABLE other RENAME TO t")
-    a.sql("DELETE FROM t WHERE id > 0")
-    assert check(are_known=False) == 1
-    a.table("t").rebuild_index()
-    assert check(are_known=False) == 1
-    a.sql("DELETE FROM t")
-    assert check() == 0
-    a.drop_table("t")
-    a.write("t", pa.table({"id": [5, 6]}))
-    assert check() == 1
