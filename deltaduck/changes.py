@@ -22,7 +22,7 @@ REMOVED = [  # what a remove says of its file
 ]  # fmt: skip
 
 
-INDEXED = ["indexed_version", "indexed_action_order"]  # where a file was added before that an add adds again
+INDEXED = ["indexed_version", "indexed_action_order"]  # where the skip index has a file that an add adds again
 
 
 def removal(files: pa.Table, data_change: bool | None) -> pa.Table:

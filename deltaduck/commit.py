@@ -425,22 +425,20 @@ def _close(catalog: Catalog, scope: dict[str, int], files: pa.Table) -> int:
 
 
 def _add(rows: _Rows, change: Change, scope: dict[str, int], adds: pa.Table, first_order: int) -> None:
-    """Add actions, and their rows of the skip index."""
+    """Add actions, and rows of the skip index for files that have none."""
     n = adds.num_rows
     order = pa.array(np.arange(first_order, first_order + n, dtype=np.int64))
     version = pa.repeat(pa.scalar(scope["version"], pa.int64()), n)
     said = {*adds.column_names}
-    known = [c for c in (*ADD_SCHEMA.names, *ADD_MORE) if c in said]
+    known = [c for c in (*ADD_SCHEMA.names, *ADD_MORE, *INDEXED) if c in said]
     files = adds.select(known)
     if "dv_id" in known:
         files = files.set_column(known.index("dv_id"), "dv_id", files["dv_id"].fill_null(""))
     files = files.append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
     rows.insert_files("dl_add_files", files.append_column("version", version).append_column("action_order", order))
     placed = adds.append_column("version", version).append_column("action_order", order)
-    if {*INDEXED} <= said:
-        again = pc.is_valid(adds[INDEXED[0]])
-        skip_index.take_over(rows.catalog, change.name, scope["table_id"], change.skip, placed.filter(again))
-        placed = placed.filter(pc.invert(again))
+    if INDEXED[0] in said:
+        placed = placed.filter(pc.is_null(adds[INDEXED[0]])) if adds[INDEXED[0]].null_count else placed.slice(0, 0)
     if placed.num_rows:
         skip_index.add(rows.catalog, scope["table_id"], change.skip, placed)
 

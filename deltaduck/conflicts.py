@@ -35,7 +35,10 @@ def check(catalog: Catalog, change: Change, actual: int, *, serializable: bool) 
     both = (("conflicting_remove", "removed"), ("conflicting_add", "added"))
     reads = [(condition, both) for condition in change.reads] + [(condition, both[1:]) for condition in change.searches]
     for condition, questions in reads:
-        join = f"JOIN dl_skip_{base.table_id} s ON s.version = a.version AND s.action_order = a.action_order"
+        join = (
+            f"JOIN dl_skip_{base.table_id} s ON s.version = coalesce(a.indexed_version, a.version) "
+            "AND s.action_order = coalesce(a.indexed_action_order, a.action_order)"
+        )
         for name, what in questions:
             sql = catalog.sql(name).format(skip_join=join, condition=condition.sql)
             ((version,),) = catalog.fetch(sql, {**scope, **condition.params, "serializable": serializable})

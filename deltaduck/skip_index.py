@@ -1,6 +1,7 @@
-"""The skip index: ``dl_skip_<table_id>``, one row per add with typed min, max, null count and partition values.
+"""The skip index: ``dl_skip_<table_id>``, one row per file with typed min, max, null count and partition values.
 
-It is derived from the ``stats`` and ``partition_values`` of ``dl_add_files`` and can be rebuilt at any time.
+It is derived from the ``stats`` and ``partition_values`` of ``dl_add_files`` and can be rebuilt at any time. A row stands at the
+place of an add, (version, action_order); adds of the same file after it, whose deletion vectors grow, say which one that is.
 """
 
 from __future__ import annotations
@@ -12,13 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 from deltaduck.catalog import Catalog
-from deltaduck.changes import INDEXED
-from deltaduck.errors import CatalogError
 from deltaduck.protocol import stats
 from deltaduck.protocol.schema import Struct, literal, widens
 from deltaduck.protocol.stats import SkipColumn
 from deltaduck.protocol.widening import once_float
-from deltaduck.snapshot import FEW_FILES, KEY, Snapshot, among
+from deltaduck.snapshot import KEY, Snapshot
 
 ENGINE = "deltaduck"  # engineInfo of files whose float maxima are known to have no NaN above them
 
@@ -88,28 +87,6 @@ def add(catalog: Catalog, table_id: int, columns: Sequence[SkipColumn], adds: pa
     catalog.ingest(f"dl_skip_{table_id}", adds.select([*names(columns), *KEY]))
 
 
-def take_over(catalog: Catalog, table: str, table_id: int, columns: Sequence[SkipColumn], adds: pa.Table) -> None:
-    """Index adds of files that were added before (`changes.INDEXED`) as they were indexed then.
-
-    CatalogError when the index lacks any of them.
-    """
-    index, values, (version,) = f"dl_skip_{table_id}", ", ".join(names(columns)), adds["version"].unique().to_pylist()
-    into = f"INSERT INTO {index} (version, action_order, {values}) SELECT {version}"
-    before = adds.select(INDEXED).rename_columns(KEY)
-    if adds.num_rows <= FEW_FILES:
-        keys = zip(*(c.to_pylist() for c in (*before.columns, adds["action_order"])), strict=True)
-        order = " ".join(f"WHEN version = {v} AND action_order = {a} THEN {new}" for v, a, new in keys)
-        n = catalog.execute(f"{into}, CASE {order} END, {values} FROM {index} WHERE {among(before)}")
-    else:
-        with catalog.staged("dl_staged_index", before.append_column("new_order", adds["action_order"])):
-            n = catalog.execute(f"{into}, new_order, {values} FROM {index} JOIN dl_staged_index USING (version, action_order)")
-    if n != adds.num_rows:
-        raise CatalogError(
-            f"the skip index of table {table!r} lacks files that this commit changes; nothing was committed: rebuild it with "
-            f"lake.table({table!r}).rebuild_index()"
-        )
-
-
 def values_sql(columns: Sequence[SkipColumn], floats: Collection[tuple[str, ...]], source: str, keep: str) -> str:
     """SQL: `keep` and the index columns, over a FROM item with stats, partition_values and exact_max."""
     items = ", ".join([keep, 's."numRecords" AS num_records', *stats.skip_row(columns, floats)])
@@ -129,6 +106,7 @@ def rebuild(catalog: Catalog, engine: Any, snapshot: Snapshot) -> int:
     """Derive the whole index anew from the log's statistics; how many rows it has."""
     columns = plan([], stats.skip_columns(snapshot.schema, snapshot.partition_columns, snapshot.configuration))
     with catalog.transaction():
+        catalog.run("forget_indexed", table_id=snapshot.table_id)
         adds = catalog.arrow("skip_sources", table_id=snapshot.table_id, ours=ENGINE + "%")
         rows = derive(engine, adds, columns, snapshot.schema)
         drop(catalog, snapshot.table_id)

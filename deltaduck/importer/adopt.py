@@ -133,7 +133,8 @@ def _move(catalog: Catalog, scope: dict[str, int], shift: int) -> None:
         for table in LOG:
             catalog.execute(catalog.sql(name).format(table=table), {**scope, "shift": shift})
         catalog.execute(catalog.sql(name + "_skip").format(table_id=scope["table_id"]), {**scope, "shift": shift})
-    catalog.run("shift_ends", **scope, shift=shift)
+    for name in ("shift_ends", "shift_indexed"):
+        catalog.run(name, **scope, shift=shift)
 
 
 def _renumber(

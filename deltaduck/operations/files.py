@@ -32,9 +32,11 @@ def version_files(catalog: Catalog, snapshot: Snapshot, wanted: Sequence[SkipCol
 
 
 def as_adds(files: pa.Table) -> pa.Table:
-    """The same of files of the table itself, as `snapshot.files` has found them: the commit takes their index over."""
-    again = dict(zip(KEY, INDEXED, strict=True))
-    return files.rename_columns([again.get(name, name) for name in files.column_names])
+    """The same of files of the table itself, as `snapshot.files` has found them: the index has them already."""
+    for key, indexed in zip(KEY, INDEXED, strict=True):
+        place = files[indexed] if files[indexed].null_count == 0 else pc.coalesce(files[indexed], files[key])
+        files = files.set_column(files.column_names.index(indexed), indexed, place)
+    return files.drop_columns(KEY)
 
 
 def _typed(adds: pa.Table, wanted: Sequence[SkipColumn]) -> pa.Table:

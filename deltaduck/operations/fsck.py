@@ -44,6 +44,7 @@ INVARIANTS = {
     "two_lives": ("a file is there twice: its rows are read twice", _RESTORE),
     "remove_without_end": ("a removed file still lives: rows are back that were deleted", _RESTORE),
     "end_without_remove": ("a file ended without a remove: other readers still see its rows", _RESTORE),
+    "indexed": ("the skip index does not have a file where its add says: queries may miss rows", _AGAIN),
     "counts": ("sizes or counts of rows are impossible", "OPTIMIZE writes the files anew, with true ones"),
     "shared_location": ("two tables are at one place: VACUUM of one deletes the other's files", "drop one of the two"),
     "not_owed": ("commits will never be published", _AGAIN),
@@ -318,6 +319,7 @@ def _publish(lake: Lake, table: str) -> None:
 
 REPAIRS: dict[str, Callable[[Lake, str], None]] = {
     "head": _set_head,
+    "indexed": _rebuild_index,
     "skip_index": _rebuild_index,
     "row_view": _publish_views,
     "not_owed": _publish,

@@ -27,6 +27,10 @@ UPDATE {table} SET version = -version WHERE table_id = :table_id AND version < 0
 -- The same of a skip index.
 UPDATE dl_skip_{table_id} SET version = -version WHERE version < 0;
 
+-- name: shift_indexed
+-- Where the skip index has files that were added again.
+UPDATE dl_add_files SET indexed_version = indexed_version + :shift WHERE table_id = :table_id AND indexed_version >= :first;
+
 -- name: shift_ends
 -- Where lives of files ended.
 UPDATE dl_add_files SET removed_version = removed_version + :shift WHERE table_id = :table_id AND removed_version >= :first;

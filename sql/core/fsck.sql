@@ -124,6 +124,15 @@ FROM (
     SELECT table_id, version, path, dv_id FROM dl_add_files
 ) a;
 
+-- name: fsck_indexed
+-- What an add says of its row in the skip index is true: an add of the same file has it.
+SELECT table_id, version, path AS subject
+FROM dl_add_files a
+WHERE (indexed_version IS NOT NULL OR indexed_action_order IS NOT NULL)
+  AND NOT EXISTS (SELECT 1 FROM dl_add_files b
+                  WHERE b.table_id = a.table_id AND b.version = a.indexed_version AND b.action_order = a.indexed_action_order
+                    AND b.path = a.path AND b.indexed_version IS NULL);
+
 -- name: fsck_counts
 -- Sizes and counts of rows are such.
 SELECT table_id, version, path AS subject

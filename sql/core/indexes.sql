@@ -1,7 +1,7 @@
 -- What SQLite and PostgreSQL would otherwise search from end to end. DuckDB does without: it skips blocks by their least and
 -- greatest values, and an index would cost it twice the time of every insert.
 -- name: index_dl_add_files
--- Snapshots, commits as JSON, and the files that a skip index picked.
+-- Snapshots, and commits as JSON.
 CREATE INDEX IF NOT EXISTS dl_add_files_by_version ON dl_add_files (table_id, version, action_order);
 
 -- name: index_dl_remove_files

@@ -88,7 +88,8 @@ SELECT a.version, a.action_order, a.path, a.partition_values, a.size, a.modifica
        a.tags, a.dv_id, a.dv_storage_type, a.dv_path_or_inline_dv, a.dv_offset, a.dv_size_in_bytes, a.dv_cardinality,
        a.base_row_id, a.default_row_commit_version, a.clustering_provider, a.deleted_ms{index}
 FROM dl_add_files a
-LEFT JOIN dl_skip_{source_id} s ON s.version = a.version AND s.action_order = a.action_order
+LEFT JOIN dl_skip_{source_id} s ON s.version = coalesce(a.indexed_version, a.version)
+                                AND s.action_order = coalesce(a.indexed_action_order, a.action_order)
 WHERE a.table_id = :table_id AND a.version <= :version AND (a.removed_version IS NULL OR a.removed_version > :version);
 
 -- name: expired_base

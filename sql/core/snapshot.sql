@@ -53,18 +53,18 @@ SELECT ordinal, column_path, delta_type, is_partition FROM dl_skip_columns WHERE
 -- The files of a table at a version, in any order: most come as they were added, and to sort them costs a quarter more.
 SELECT version, action_order, path, size, modification_time, partition_values, num_records, stats, tags, data_change, dv_id,
        dv_storage_type, dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality, base_row_id, default_row_commit_version,
-       clustering_provider
+       clustering_provider, indexed_version, indexed_action_order
 FROM dl_add_files
 WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version);
 
 -- name: files_of
--- The same, of those that the skip index does not rule out: {keys} gives their version and action_order.
+-- The same, of those that the skip index does not rule out: {keys} gives the version and action_order of its rows.
 SELECT version, action_order, path, size, modification_time, partition_values, num_records, stats, tags, data_change, dv_id,
        dv_storage_type, dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality, base_row_id, default_row_commit_version,
-       clustering_provider
+       clustering_provider, indexed_version, indexed_action_order
 FROM dl_add_files
 WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version)
-  AND (version, action_order) IN ({keys});
+  AND (coalesce(indexed_version, version), coalesce(indexed_action_order, action_order)) IN ({keys});
 
 -- name: file_totals
 -- How many files, bytes and rows a table has at a version.
@@ -83,12 +83,17 @@ ORDER BY version DESC;
 -- The highest version that an application has committed.
 SELECT max(app_version) FROM dl_txn_actions WHERE table_id = :table_id AND app_id = :app_id;
 
+-- name: forget_indexed
+-- Every add is to have a row of its own in the skip index.
+UPDATE dl_add_files SET indexed_version = NULL, indexed_action_order = NULL
+WHERE table_id = :table_id AND (indexed_version IS NOT NULL OR indexed_action_order IS NOT NULL);
+
 -- name: skip_sources
--- What the skip index is derived from. exact_max: no NaN hides above a float's maximum, which only our own writer promises.
+-- What the skip index is derived from: files that are added again have their row already. exact_max: no NaN hides above a float's maximum, which only our own writer promises.
 SELECT a.version, a.action_order, a.num_records, a.stats, a.partition_values, coalesce(v.engine_info LIKE :ours, FALSE) AS exact_max
 FROM dl_add_files a
 JOIN dl_table_versions v ON v.table_id = a.table_id AND v.version = a.version
-WHERE a.table_id = :table_id
+WHERE a.table_id = :table_id AND a.indexed_version IS NULL
 ORDER BY a.version, a.action_order;
 
 -- name: oldest_commit

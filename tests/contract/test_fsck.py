@@ -91,6 +91,10 @@ REPAIRABLE = {
     "a wrong partition": ("skip_index", "UPDATE dl_skip_{id} SET c0_value = 'sun'"),
     "a file that the index lacks": ("skip_index", "DELETE FROM dl_skip_{id} WHERE version = 1"),
     "a file that it has twice": ("skip_index", "INSERT INTO dl_skip_{id} SELECT * FROM dl_skip_{id}"),
+    "a file that it has elsewhere": (
+        "indexed",
+        "UPDATE dl_add_files SET indexed_version = 7, indexed_action_order = 3 WHERE version = 1 AND table_id = {id}",
+    ),
     "no index": ("skip_index", "DROP TABLE dl_skip_{id}"),
     "an index without a column": ("skip_index", "ALTER TABLE dl_skip_{id} DROP COLUMN c1_min"),
     "a commit that is owed by nobody": ("not_owed", "DELETE FROM dl_mirror_status WHERE version = 1 AND table_id = {id}"),
