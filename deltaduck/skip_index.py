@@ -102,13 +102,18 @@ def names(columns: Sequence[SkipColumn]) -> list[str]:
     return ["num_records", *(name for c in columns for name, _ in c.definitions())]
 
 
+def sources(catalog: Catalog, table_id: int, which: str = "TRUE") -> pa.Table:
+    """The adds that rows of the index are derived from, by the places of these rows: all, of which many may be of one file, or
+    those that `which` picks in SQL."""
+    return catalog.fetch_arrow(catalog.sql("skip_sources").format(kept=which), {"table_id": table_id, "ours": ENGINE + "%"})
+
+
 def rebuild(catalog: Catalog, engine: Any, snapshot: Snapshot) -> int:
     """Derive the whole index anew from the log's statistics; how many rows it has."""
     columns = plan([], stats.skip_columns(snapshot.schema, snapshot.partition_columns, snapshot.configuration))
     with catalog.transaction():
         catalog.run("forget_indexed", table_id=snapshot.table_id)
-        adds = catalog.arrow("skip_sources", table_id=snapshot.table_id, ours=ENGINE + "%")
-        rows = derive(engine, adds, columns, snapshot.schema)
+        rows = derive(engine, sources(catalog, snapshot.table_id, "a.indexed_version IS NULL"), columns, snapshot.schema)
         drop(catalog, snapshot.table_id)
         create(catalog, snapshot.table_id, columns)
         catalog.ingest(f"dl_skip_{snapshot.table_id}", rows)

@@ -169,11 +169,12 @@ def _index(catalog: Catalog, engine: Any, snapshot: Snapshot) -> Iterator[Found]
         yield "skip_index", len(lacking), None, f"{table} has no column {min(lacking)}"
         return
     values = ", ".join(["version", "action_order", *skip_index.names(columns)])
-    adds = catalog.arrow("skip_sources", table_id=snapshot.table_id, ours=skip_index.ENGINE + "%")
+    adds = skip_index.sources(catalog, snapshot.table_id)
     wanted = skip_index.derive(engine, adds, columns, snapshot.schema)
     shown = {
         "dl_index_wanted": wanted,
         "dl_index_held": _typed(catalog.fetch_arrow(f"SELECT {values} FROM {table}"), wanted.schema),
+        "dl_index_told": wanted.select(["version", "action_order", "num_records"]),
         "dl_index_adds": adds.select(["version", "action_order", "num_records"]),
     }
     differs = " OR ".join(_differs(c) for c in columns) or "FALSE"
@@ -183,7 +184,8 @@ def _index(catalog: Catalog, engine: Any, snapshot: Snapshot) -> Iterator[Found]
         WHERE h.version IS NULL OR w.version IS NULL OR h.num_records <> w.num_records OR {differs}
         UNION ALL SELECT version FROM dl_index_held GROUP BY version, action_order HAVING count(*) > 1
     """
-    counts = f"SELECT h.version FROM dl_index_wanted w JOIN dl_index_adds h ON {keys} WHERE w.num_records <> h.num_records"
+    said, told = (f"(SELECT DISTINCT * FROM {rows})" for rows in ("dl_index_adds", "dl_index_told"))  # many adds, one place
+    counts = f"SELECT h.version FROM {told} w JOIN {said} h ON {keys} WHERE w.num_records <> h.num_records"
     for check, query in (("skip_index", index), ("record_count", counts)):
         ((count, first),) = _asked(engine, shown, f"SELECT count(*), min(version) FROM ({query})")
         if count:

@@ -84,17 +84,23 @@ ORDER BY version DESC;
 SELECT max(app_version) FROM dl_txn_actions WHERE table_id = :table_id AND app_id = :app_id;
 
 -- name: forget_indexed
--- Every add is to have a row of its own in the skip index.
+-- Adds that say of their row in the skip index what is not so: they are to have one of their own.
 UPDATE dl_add_files SET indexed_version = NULL, indexed_action_order = NULL
-WHERE table_id = :table_id AND (indexed_version IS NOT NULL OR indexed_action_order IS NOT NULL);
+WHERE table_id = :table_id AND (indexed_version IS NOT NULL OR indexed_action_order IS NOT NULL)
+  AND NOT EXISTS (SELECT 1 FROM dl_add_files b
+                  WHERE b.table_id = dl_add_files.table_id AND b.version = dl_add_files.indexed_version
+                    AND b.action_order = dl_add_files.indexed_action_order AND b.path = dl_add_files.path
+                    AND b.indexed_version IS NULL);
 
 -- name: skip_sources
--- What the skip index is derived from: files that are added again have their row already. exact_max: no NaN hides above a float's maximum, which only our own writer promises.
-SELECT a.version, a.action_order, a.num_records, a.stats, a.partition_values, coalesce(v.engine_info LIKE :ours, FALSE) AS exact_max
+-- What the rows of the skip index are derived from, by their places: of adds a that are {kept}.
+-- exact_max: no NaN hides above a float's maximum, which only our own writer promises.
+SELECT coalesce(a.indexed_version, a.version) AS version, coalesce(a.indexed_action_order, a.action_order) AS action_order,
+       a.num_records, a.stats, a.partition_values, coalesce(v.engine_info LIKE :ours, FALSE) AS exact_max
 FROM dl_add_files a
-JOIN dl_table_versions v ON v.table_id = a.table_id AND v.version = a.version
-WHERE a.table_id = :table_id AND a.indexed_version IS NULL
-ORDER BY a.version, a.action_order;
+JOIN dl_table_versions v ON v.table_id = a.table_id AND v.version = coalesce(a.indexed_version, a.version)
+WHERE a.table_id = :table_id AND ({kept})
+ORDER BY 1, 2;
 
 -- name: oldest_commit
 -- The first version whose own actions are known: an import may begin with a checkpoint.

@@ -254,8 +254,7 @@ def test_a_file_keeps_its_row_of_the_index(lake: Lake, files: int) -> None:
         assert lake.table("t").as_of(version).files("p = 2").num_rows == 1
         assert lake.sql(f"SELECT count(*) > 2 FROM t AT (VERSION => {version}) WHERE p = 2").fetchall() == [(True,)]
     assert lake.fsck() == []
-    lake.table("t").rebuild_index()
-    assert len(lake.catalog.fetch("SELECT * FROM dl_skip_1")) > len(before)  # every add has its own
+    assert lake.table("t").rebuild_index() == len(before)
     assert lake.table("t").files("p = 2").num_rows == 1
     assert lake.fsck() == []
     lake.sql("DELETE FROM t WHERE id = 999")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 import deltaduck
 from deltaduck import Lake
@@ -120,3 +121,14 @@ def test_nobody_trusts_a_maximum_above_which_a_nan_lies(lake: Lake, as_text: AsT
         theirs = QueryBuilder().register("nan", DeltaTable(path)).execute(f"SELECT f FROM nan WHERE {predicate}").read_all()
         assert as_text(pa.table(theirs)) == ours, predicate
         assert as_text(duckdb_delta.query(f"SELECT f FROM {duckdb_delta.scan(path, None)} WHERE {predicate}")) == ours, predicate
+
+
+def test_nor_after_rows_of_that_file_were_deleted_and_the_index_was_made_anew(lake: Lake, tmp_path: Path) -> None:
+    """Whoever adds the file again, it is the one that somebody else wrote, whose maximum may ignore a NaN."""
+    write_deltalake(tmp_path / "theirs", pa.table({"f": [1.0, 2.0, float("nan")]}))
+    lake.import_table(tmp_path / "theirs", "nan")
+    lake.sql("ALTER TABLE nan SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    lake.sql("DELETE FROM nan WHERE f = 1")
+    assert lake.table("nan").files()["dv_cardinality"].to_pylist() == [1]
+    assert lake.table("nan").rebuild_index() == 1
+    assert lake.table("nan").files("f > 5").num_rows == 1
