@@ -400,13 +400,14 @@ def _insert_clustering(rows: _Rows, change: Change, scope: dict[str, int], order
 def _remove(rows: _Rows, change: Change, scope: dict[str, int], removes: pa.Table, first_order: int, commit_ms: int) -> int:
     """Remove actions of files that go, and the end of their lives, also of those that are only added again; how many actions."""
     removes = snapshots.in_order(removes)
-    gone = removes.filter(pc.is_valid(removes["data_change"])).drop_columns(KEY)
+    gone = snapshots.having(removes, "data_change").drop_columns(KEY)
     n = gone.num_rows
     own = scope | {"deletion_timestamp": commit_ms}
     for name, value in own.items():
         gone = gone.append_column(name, pa.repeat(pa.scalar(value, pa.int64()), n))
     gone = gone.append_column("action_order", pa.array(range(first_order, first_order + n), pa.int64()))
-    gone = gone.set_column(gone.column_names.index("dv_id"), "dv_id", gone["dv_id"].fill_null(""))
+    if gone["dv_id"].null_count:
+        gone = gone.set_column(gone.column_names.index("dv_id"), "dv_id", gone["dv_id"].fill_null(""))
     if n:
         rows.insert_files("dl_remove_files", gone.append_column("extended_file_metadata", pa.repeat(True, n)))
     if _close(rows.catalog, scope, removes) != removes.num_rows:  # only a conflict check that missed something gets here
@@ -432,7 +433,7 @@ def _add(rows: _Rows, change: Change, scope: dict[str, int], adds: pa.Table, fir
     said = {*adds.column_names}
     known = [c for c in (*ADD_SCHEMA.names, *ADD_MORE, *INDEXED) if c in said]
     files = adds.select(known)
-    if "dv_id" in known:
+    if "dv_id" in known and files["dv_id"].null_count:
         files = files.set_column(known.index("dv_id"), "dv_id", files["dv_id"].fill_null(""))
     files = files.append_column("table_id", pa.repeat(pa.scalar(scope["table_id"], pa.int64()), n))
     rows.insert_files("dl_add_files", files.append_column("version", version).append_column("action_order", order))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deltaduck import storage
 from deltaduck.catalog import Catalog
@@ -266,6 +267,11 @@ def in_order(files: pa.Table) -> pa.Table:
     version, order = (files[name].to_numpy() for name in KEY)
     places = version * (1 << 32) + order
     return files if (np.diff(places) >= 0).all() else files.take(pa.array(np.argsort(places, kind="stable")))
+
+
+def having(files: pa.Table, column: str) -> pa.Table:
+    """Those that have a value in a column; mostly that is all of them."""
+    return files.filter(pc.is_valid(files[column])) if files[column].null_count else files
 
 
 def _require_files(catalog: Catalog, snapshot: Snapshot, files: pa.Table) -> None:

@@ -301,7 +301,7 @@ class Transaction:
         if data_change:
             change.require_removable()
         if "version" in files.column_names:
-            committed = files.filter(pc.is_valid(files["version"]))
+            committed = snapshots.having(files, "version")
             if committed.num_rows:
                 removes = removal(committed, data_change)
                 change.removes.append(change_data.told(removes) if told else removes)

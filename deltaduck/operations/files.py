@@ -75,7 +75,7 @@ def give_row_ids(tx: Transaction, change: Change) -> None:
 def committed_files(tx: Transaction, change: Change) -> tuple[pa.Table, pa.Table]:
     """The files that a table has and that were not staged by this transaction: as they are found, and as adds."""
     files = tx.files(change)
-    files = files.filter(pc.is_valid(files["version"]))
+    files = snapshots.having(files, "version")
     if change.base is None or not files.num_rows:
         return files.slice(0, 0), files.slice(0, 0)
     return files, as_adds(files)

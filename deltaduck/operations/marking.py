@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from deltaduck import deletions, storage
 from deltaduck.changes import Change
@@ -41,12 +40,12 @@ def mark(tx: Transaction, change: Change, found: Found, effect: Effect) -> list[
     if not touched or not is_wanted(change.after):
         return touched
     files = found.files.take(pa.array([file for file, _ in touched], pa.int64()))
-    alive = pc.subtract(files["num_records"], pc.fill_null(files["dv_cardinality"], 0))
-    loses_some = pc.less(pa.array([lost for _, lost in touched], pa.int64()), alive)
-    chosen = np.flatnonzero(pc.fill_null(pc.and_kleene(pc.is_valid(files["version"]), loses_some), False))
+    known, rows, dead = (files[name].to_numpy() for name in ("version", "num_records", "dv_cardinality"))  # NaN for NULL
+    chosen = np.flatnonzero(~np.isnan(known) & (np.array([lost for _, lost in touched]) < rows - np.nan_to_num(dead)))
     if not len(chosen):
         return touched
-    files = files.take(pa.array(chosen))
+    if len(chosen) < len(touched):
+        files = files.take(pa.array(chosen))
     _exchange(tx, change, files, _positions(found, [touched[i][0] for i in chosen]))
     effect.files_added += files.num_rows
     effect.files_removed += files.num_rows
