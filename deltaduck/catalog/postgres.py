@@ -134,7 +134,8 @@ class PostgresCatalog(PooledCatalog):
         buffer = io.BytesIO()
         copy_in = f"COPY {table} ({', '.join(rows.column_names)}) FROM STDIN (FORMAT csv)"
         self.trace(copy_in)
-        csv.write_csv(rows, buffer, csv.WriteOptions(include_header=False))
+        # Arrow writes kilobytes of zeros for a chunk without rows
+        csv.write_csv(rows.combine_chunks(), buffer, csv.WriteOptions(include_header=False))
 
         def run(connection: Any) -> None:
             with connection.cursor() as cursor:

@@ -513,3 +513,9 @@ def test_what_a_commit_knows_of_its_tables_is_what_the_catalog_says(lake: Lake) 
     tx.sql("DROP TABLE plain")
     tx.rollback()
     check(*KINDS, "rules")
+
+
+def test_rows_in_chunks_of_which_some_are_empty(lake: Lake) -> None:
+    rows = pa.table({"table_id": [7, 8], "column_name": ["a", "b"], "next_value": [1, 2]})
+    lake.catalog.ingest("dl_identity", pa.concat_tables([rows.slice(0, 0), rows.slice(0, 1), rows.slice(0, 0), rows.slice(1)]))
+    assert lake.catalog.fetch("SELECT * FROM dl_identity ORDER BY table_id") == [(7, "a", 1), (8, "b", 2)]
