@@ -228,6 +228,8 @@ def translate(error: duckdb.Error | OSError, where: str) -> DeltaduckError:
     first = text.splitlines()[0] if text else type(error).__name__
     if (said := storage.complaint(text)) is not None:
         text = first = said
+    if "Values were not provided for the following" in text or "Unexpected prepared parameter" in text:
+        return QueryError("the statement has parameters without values: give params, a list for ? and $1, or a dict for $name")
     if "CSV Error" in first:  # the line, and what is wrong with it, follow
         first = " ".join(text.split("\n\n", maxsplit=1)[0].splitlines())
     if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException):

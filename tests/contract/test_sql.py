@@ -204,6 +204,10 @@ def test_parameters_of_every_statement(lake: Lake) -> None:
 def test_parameters_that_do_not_fit_change_nothing(lake: Lake, people: pa.Table) -> None:
     lake.write("people", people)
     for statement, params in (
+        ("FROM people WHERE id = ?", None),
+        ("DELETE FROM people WHERE id = $id", None),
+        ("INSERT INTO people (id) VALUES (?)", None),
+        ("CREATE TABLE more AS FROM people WHERE id > $1", None),
         ("DELETE FROM people WHERE id = ?", []),
         ("DELETE FROM people", [1]),
         ("DELETE FROM people", "all"),
