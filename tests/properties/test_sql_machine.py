@@ -17,7 +17,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from interop.conftest import DuckDBDelta, delta_rs_sql
 from sql_machine import Reader, Work
 
-from deltaduck import commit, skip_index
+from deltaduck import commit
 from deltaduck.catalog import duckdb as duckdb_catalog
 from deltaduck.frontends import key_ranges
 from deltaduck.operations import merge
@@ -25,7 +25,7 @@ from deltaduck.operations import merge
 EXAMPLES = int(os.environ.get("DELTADUCK_EXAMPLES", "5"))
 STEPS = 20
 FEW = {  # what is done one by one for up to so many, and set by set for more
-    commit: ["FEW_FILES"], skip_index: ["FEW_FILES"], duckdb_catalog: ["FEW_ROWS", "FEW_ANSWERS"], key_ranges: ["MAX_KEYS"],
+    commit: ["FEW_FILES"], duckdb_catalog: ["FEW_ROWS", "FEW_ANSWERS"], key_ranges: ["MAX_KEYS"],
     merge: ["HELD", "FEW_SOURCE_ROWS"],
 }  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:deltalake")
