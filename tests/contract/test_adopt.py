@@ -82,6 +82,26 @@ def test_theirs_alone_come_in(lake: Lake) -> None:
     assert lake.mirror.adopt("t") is None
 
 
+def test_files_of_ours_that_lost_rows_since_are_found_by_the_index(lake: Lake) -> None:
+    """Where the index has a file that is added again follows the commit that wrote it."""
+    lake.write("t", [{"n": n} for n in range(10)], configuration={"delta.enableDeletionVectors": "true"})
+    theirs(lake, [{"n": 100}])
+    lake.write("t", [{"n": n} for n in range(20, 30)])
+    lake.sql("DELETE FROM t WHERE n IN (3, 21)")
+    done = lake.mirror.adopt("t")
+    assert done is not None
+    assert done.moved == {1: 2, 2: 3}
+    lake.sql("DELETE FROM t WHERE n IN (4, 22)")
+    table = lake.table("t")
+    assert rows(lake) == [0, 1, 2, *range(5, 10), 20, *range(23, 30), 100]
+    places = {row["indexed_version"] for row in table.files().to_pylist()}
+    assert places == {0, 2, None}
+    for n in (5, 23, 100):
+        assert table.files(f"n = {n}").num_rows == 1
+    assert table.as_of(2).files("n = 21").num_rows == 1
+    assert lake.fsck() == []
+
+
 @pytest.mark.parametrize("open_lake", ["sqlite"], indirect=True)
 def test_again_and_again(raced: Lake) -> None:
     raced.mirror.adopt("t")
