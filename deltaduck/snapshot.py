@@ -247,7 +247,8 @@ def files(catalog: Catalog, snapshot: Snapshot, condition: Condition | None = No
     if condition is None or condition.sql == "TRUE":
         found = catalog.fetch_few(catalog.sql("files"), params)
     else:
-        keys = f"SELECT version, action_order FROM dl_skip_{snapshot.table_id} s WHERE {condition.sql}"
+        rows = f"SELECT version, action_order FROM dl_skip_{snapshot.table_id} s WHERE {condition.sql}"
+        keys = catalog.sql("keys_of_later_adds").replace("{keys}", rows)
         found = catalog.fetch_few(catalog.sql("files_of").replace("{keys}", keys), {**params, **condition.params})
     if snapshot.version < snapshot.latest:
         _require_files(catalog, snapshot, found)

@@ -1,8 +1,13 @@
 -- What SQLite and PostgreSQL would otherwise search from end to end. DuckDB does without: it skips blocks by their least and
 -- greatest values, and an index would cost it twice the time of every insert.
 -- name: index_dl_add_files
--- Snapshots, and commits as JSON.
+-- Snapshots, commits as JSON, and the files that a skip index picked.
 CREATE INDEX IF NOT EXISTS dl_add_files_by_version ON dl_add_files (table_id, version, action_order);
+
+-- name: index_dl_add_files_indexed
+-- Those that it picked by the row of an add before.
+CREATE INDEX IF NOT EXISTS dl_add_files_by_index_row ON dl_add_files (table_id, indexed_version, indexed_action_order)
+    WHERE indexed_version IS NOT NULL;
 
 -- name: index_dl_remove_files
 -- Commits as JSON, and tombstones.

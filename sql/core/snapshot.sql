@@ -58,13 +58,23 @@ FROM dl_add_files
 WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version);
 
 -- name: files_of
--- The same, of those that the skip index does not rule out: {keys} gives the version and action_order of its rows.
+-- The same, of those that the skip index does not rule out, which the query put in gives by version and action_order.
 SELECT version, action_order, path, size, modification_time, partition_values, num_records, stats, tags, data_change, dv_id,
        dv_storage_type, dv_path_or_inline_dv, dv_offset, dv_size_in_bytes, dv_cardinality, base_row_id, default_row_commit_version,
        clustering_provider, indexed_version, indexed_action_order
 FROM dl_add_files
 WHERE table_id = :table_id AND version <= :version AND (removed_version IS NULL OR removed_version > :version)
-  AND (coalesce(indexed_version, version), coalesce(indexed_action_order, action_order)) IN ({keys});
+  AND (version, action_order) IN ({keys});
+
+-- name: keys_of_later_adds
+-- The places of rows of the skip index, which the query put in gives, and those of later adds of the same files.
+WITH kept AS ({keys})
+SELECT version, action_order FROM kept
+UNION ALL
+SELECT a.version, a.action_order
+FROM dl_add_files a
+JOIN kept ON kept.version = a.indexed_version AND kept.action_order = a.indexed_action_order
+WHERE a.table_id = :table_id AND a.indexed_version IS NOT NULL;
 
 -- name: file_totals
 -- How many files, bytes and rows a table has at a version.

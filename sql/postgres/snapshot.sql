@@ -6,8 +6,20 @@ SELECT a.version, a.action_order, a.path, a.size, a.modification_time, a.partiti
 FROM ({keys}) k
 CROSS JOIN LATERAL (
     SELECT * FROM dl_add_files
-    WHERE table_id = :table_id AND coalesce(indexed_version, version) = k.version
-      AND coalesce(indexed_action_order, action_order) = k.action_order
+    WHERE table_id = :table_id AND version = k.version AND action_order = k.action_order
       AND version <= :version AND (removed_version IS NULL OR removed_version > :version)
     LIMIT 1
+) a;
+
+-- name: keys_of_later_adds
+-- One by one too.
+WITH kept AS ({keys})
+SELECT version, action_order FROM kept
+UNION ALL
+SELECT a.version, a.action_order
+FROM kept
+CROSS JOIN LATERAL (
+    SELECT version, action_order FROM dl_add_files
+    WHERE table_id = :table_id AND indexed_version = kept.version AND indexed_action_order = kept.action_order
+    OFFSET 0
 ) a;
