@@ -265,9 +265,14 @@ def among(keys: pa.Table) -> str:
 
 def in_order(files: pa.Table) -> pa.Table:
     """Files as they were added."""
-    version, order = (files[name].to_numpy() for name in KEY)
+    version, order = (_numbers(files[name]) for name in KEY)
     places = version * (1 << 32) + order
     return files if (np.diff(places) >= 0).all() else files.take(pa.array(np.argsort(places, kind="stable")))
+
+
+def _numbers(column: pa.ChunkedArray) -> Any:
+    """A column without NULLs for NumPy: `to_numpy` would import pandas, which takes longer than to plan a query."""
+    return np.from_dlpack(column.combine_chunks())
 
 
 def having(files: pa.Table, column: str) -> pa.Table:

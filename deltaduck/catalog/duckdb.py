@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ class DuckDBCatalog(Catalog):
             return self._cursor().sql(self._parsed(sql, params), params=_used(sql, params)).to_arrow_table()
 
     def fetch_few(self, sql: str, params: Params | None = None) -> pa.Table:
-        if RESULTS_ARE_ARROW:
+        if RESULTS_ARE_ARROW or _pandas_waits():
             return self.fetch_arrow(sql, params)
         with self._translated():
             cursor = self._run(sql, params)  # which runs as far as it is read
@@ -213,6 +215,16 @@ class DuckDBCatalog(Catalog):
             raise DuplicateKeyError(f"{self.name}: {str(e).splitlines()[0]}") from e
         except duckdb.Error as e:
             raise CatalogError(_explain(self.name, e)) from e
+
+
+def _pandas_waits() -> bool:
+    """Would Arrow import pandas to look at Python's values? That takes ten times as long as to open a lake and plan a query."""
+    return "pandas" not in sys.modules and _has_pandas()
+
+
+@cache
+def _has_pandas() -> bool:
+    return importlib.util.find_spec("pandas") is not None
 
 
 def _used(sql: str, params: Params | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+import deltaduck
 from deltaduck import Lake, TableNotFoundError
 
 ONE = pa.table({"id": [1]})
@@ -92,6 +93,18 @@ def test_another_process_writes_while_the_lake_is_closed_here(open_lake: Callabl
     again = open_lake()
     assert again.table("t").version() == 1
     assert again.sql("SELECT count(*) FROM t").fetchall() == [(2,)]
+
+
+def test_to_open_a_lake_and_plan_a_query_takes_no_pandas(tmp_path: Path) -> None:
+    """Which takes longer to import than all of that."""
+    with deltaduck.connect(tmp_path / "lake.duckdb") as lake:
+        lake.write("t", ONE)
+    code = (
+        f"import sys, deltaduck; t = deltaduck.connect({str(tmp_path / 'lake.duckdb')!r}).table('t'); "
+        "print(t.files('id = 1').num_rows, t.files().num_rows, 'pandas' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == ["1", "1", "False"]
 
 
 def test_no_reader_goes_back_in_time_while_others_write(two: tuple[Lake, Lake]) -> None:
