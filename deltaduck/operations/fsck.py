@@ -174,7 +174,6 @@ def _index(catalog: Catalog, engine: Any, snapshot: Snapshot) -> Iterator[Found]
     shown = {
         "dl_index_wanted": wanted,
         "dl_index_held": _typed(catalog.fetch_arrow(f"SELECT {values} FROM {table}"), wanted.schema),
-        "dl_index_told": wanted.select(["version", "action_order", "num_records"]),
         "dl_index_adds": adds.select(["version", "action_order", "num_records"]),
     }
     differs = " OR ".join(_differs(c) for c in columns) or "FALSE"
@@ -184,8 +183,11 @@ def _index(catalog: Catalog, engine: Any, snapshot: Snapshot) -> Iterator[Found]
         WHERE h.version IS NULL OR w.version IS NULL OR h.num_records <> w.num_records OR {differs}
         UNION ALL SELECT version FROM dl_index_held GROUP BY version, action_order HAVING count(*) > 1
     """
-    said, told = (f"(SELECT DISTINCT * FROM {rows})" for rows in ("dl_index_adds", "dl_index_told"))  # many adds, one place
-    counts = f"SELECT h.version FROM {told} w JOIN {said} h ON {keys} WHERE w.num_records <> h.num_records"
+    once = "SELECT DISTINCT version, action_order, num_records FROM"  # many adds may stand at one place
+    counts = (
+        f"SELECT h.version FROM ({once} dl_index_wanted) w JOIN ({once} dl_index_adds) h ON {keys} "
+        "WHERE w.num_records <> h.num_records"
+    )
     for check, query in (("skip_index", index), ("record_count", counts)):
         ((count, first),) = _asked(engine, shown, f"SELECT count(*), min(version) FROM ({query})")
         if count:

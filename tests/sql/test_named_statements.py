@@ -17,7 +17,10 @@ DATABASES = ("duckdb", "sqlite", "postgres")
 
 def filled(sql: str) -> str:
     """A statement with its {placeholders}, the parts that depend on a query, put in."""
-    join = "JOIN dl_skip_1 s ON s.version = coalesce(a.indexed_version, a.version)"
+    join = (
+        "JOIN dl_skip_1 s ON s.version = coalesce(a.indexed_version, a.version) "
+        "AND s.action_order = coalesce(a.indexed_action_order, a.action_order)"
+    )
     return (
         sql.replace("{skip_join}", join)
         .replace("{condition}", "s.num_records > 0")
