@@ -218,7 +218,7 @@ class DuckDBCatalog(Catalog):
 
 
 def _pandas_waits() -> bool:
-    """Would Arrow import pandas to look at Python's values? That takes several times as long as to open a lake and plan a query."""
+    """Would Arrow import pandas to look at Python's values? That takes longer than to open a lake and plan a query."""
     return "pandas" not in sys.modules and _has_pandas()
 
 
