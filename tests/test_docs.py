@@ -146,6 +146,17 @@ def test_the_skip_index_prunes_to_one_file(answers: Any, lake: Lake) -> None:
     assert lake.table("orders").files("day = 'tue' AND amount < 8")["path"].to_pylist() == [path]
 
 
+def test_the_same_query_finds_a_file_that_has_a_deletion_vector(tmp_path: Path) -> None:
+    rows = [{"day": day, "id": n, "amount": amount} for n, (day, amount) in enumerate([("mon", 1.0), ("tue", 7.0), ("tue", 9.0)])]
+    with deltaduck.connect(tmp_path / "lake.duckdb") as lake:
+        lake.write("orders", rows, partition_by="day", configuration={"delta.enableDeletionVectors": "true"})
+        lake.sql("DELETE FROM orders WHERE id = 2")
+        values = {"table_id": 1, "version": 1, "day": "tue", "amount": 8}
+        ((path, count),) = lake.sql(block("dl_skip_1 s"), values).fetchall()
+        assert (path.startswith("day=tue/"), count) == (True, 2)
+        assert lake.table("orders").files()["dv_cardinality"].to_pylist() == [None, 1]
+
+
 def test_the_index_of_orders_is_as_the_page_says(answers: Any) -> None:
     found = answers(block("FROM dl_skip_columns"))
     said = ", ".join(f"`{n} {path} {kind} {str(part).lower()}`" for n, path, kind, part in found)
